@@ -1,0 +1,110 @@
+"""Keys, signatures and derived keys (NIP-01, BIP-340), on libsecp256k1.
+
+Everything here is a function of its arguments: who draws the random bytes is the caller's affair,
+so that a signature or a derived key can be computed again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from typing import Final
+
+from coincurve import PrivateKey, PublicKeyXOnly
+
+from nostrllm.errors import LocalError, RemoteError
+from nostrllm.wire.event import Draft, Event, event_id
+
+#: The order of the curve's group; a secret is a number from 1 to ORDER - 1.
+ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+SEED_BYTES_MIN: Final = 16
+
+_DERIVE = b"nostrllm derive 1"
+_NO_AUX = bytes(32)
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+
+
+def load(secret: bytes) -> PrivateKey:
+    """32 secret bytes as a key with its public point worked out; keep it where many signatures
+    are made, for that point costs more than a signature.
+
+    Raises LocalError when the bytes are no secret of the curve.
+    """
+    if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < ORDER:
+        raise LocalError("a secret key is 32 bytes, neither zero nor beyond the curve's order")
+    return PrivateKey(secret)
+
+
+def x_only(key: PrivateKey) -> str:
+    """The public key of `key` as Nostr writes it: 32 bytes, x-only, hex."""
+    return key.public_key_xonly.format().hex()
+
+
+def public_key(secret: bytes) -> str:
+    """The public key of 32 secret bytes: x-only, hex. Raises LocalError."""
+    return x_only(load(secret))
+
+
+def is_public_key(text: str) -> bool:
+    """Is `text` 32 bytes of lower-case hex that lie on the curve (BIP-340)?"""
+    if not _HEX64.fullmatch(text):
+        return False
+    try:
+        PublicKeyXOnly(bytes.fromhex(text))
+    except ValueError:
+        return False
+    return True
+
+
+def sign_event(draft: Draft, secret: bytes | PrivateKey, aux: bytes = _NO_AUX) -> Event:
+    """The draft with author, id and BIP-340 signature (NIP-01).
+
+    `aux` is 32 random bytes, which harden the signer against faults and power analysis; without
+    them the signature is a function of draft and secret. Raises LocalError for a bad secret and
+    RemoteError for text that is not Unicode.
+    """
+    key = secret if isinstance(secret, PrivateKey) else load(secret)
+    author = x_only(key)
+    number = event_id(author, draft.created_at, draft.kind, draft.tags, draft.content)
+    sig = key.sign_schnorr(bytes.fromhex(number), aux).hex()
+    return Event(number, author, draft.created_at, draft.kind, draft.tags, draft.content, sig)
+
+
+def verify_event(event: Event) -> bool:
+    """Do id and signature belong to the event (NIP-01)? The id is recomputed first, being cheap."""
+    try:
+        number = event_id(event.pubkey, event.created_at, event.kind, event.tags, event.content)
+    except RemoteError:
+        return False
+    return number == event.id and verify(event.pubkey, event.sig, bytes.fromhex(number))
+
+
+def verify(pubkey: str, sig: str, digest: bytes) -> bool:
+    """Is `sig` (64 bytes of hex) the BIP-340 signature of `pubkey` over the 32 bytes `digest`?
+
+    The lengths are checked here because libsecp256k1 reads past the end of shorter buffers.
+    """
+    try:
+        point, signature = bytes.fromhex(pubkey), bytes.fromhex(sig)
+        if len(point) != 32:
+            return False
+        return bool(PublicKeyXOnly(point).verify(signature, digest))
+    except ValueError:
+        return False
+
+
+def derive(seed: bytes, *path: str) -> bytes:
+    """A secret key of 32 bytes for `path`, the same one for the same seed.
+
+    Reply keys, session keys and the pseudonyms shown to each provider come from here, so that a
+    restarted process finds them again. Each part is prefixed by its length, hence ("ab", "c") and
+    ("a", "bc") differ; 512 bits are reduced, hence no bias and no second try. Raises LocalError for
+    a seed under 16 bytes or an empty path.
+    """
+    if len(seed) < SEED_BYTES_MIN or not path:
+        raise LocalError("a key is derived from at least 16 bytes and a path")
+    parts = [part.encode(errors="surrogatepass") for part in path]
+    message = b"".join(len(part).to_bytes(4, "big") + part for part in parts)
+    wide = hmac.digest(seed, _DERIVE + message, hashlib.sha512)
+    return (int.from_bytes(wide, "big") % (ORDER - 1) + 1).to_bytes(32, "big")
