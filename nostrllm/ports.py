@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from nostrllm.wire.event import Draft, Event, Rumor
+from nostrllm.wire.order import Usage
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof
 
 
@@ -239,16 +240,6 @@ class Mints(Protocol):
 
 
 # models
-
-
-@dataclass(frozen=True, slots=True)
-class Usage:
-    """Tokens of one answer. `cached` and `reasoning` are part of prompt and completion."""
-
-    prompt: int = 0
-    completion: int = 0
-    cached: int = 0
-    reasoning: int = 0
 
 
 @dataclass(frozen=True, slots=True)

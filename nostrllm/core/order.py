@@ -1,0 +1,182 @@
+"""One order, from the client's message to the settled result: what may happen next, and what to do.
+
+Pure: no I/O, no clock, no randomness. Events go in, effects come out; the provider carries the
+effects out and feeds back what became of them. A row in the store says which state an order is in,
+and it changes in the same transaction as the money it stands for, so after a crash the state alone
+tells what is left to do.
+
+    Placed ─▶ paying ─▶ paid ─▶ running ─▶ settled ─▶ closed
+                 │        └───────┴─ Failed: everything goes back ─▲
+                 └─▶ refused: nothing was taken
+
+- paying: the swap (token) is written down and on its way to the mint; a hold on an account skips it
+- paid: the money is ours to work for; the answer may begin
+- running: the model writes; a crash here leaves no answer, so the money goes back
+- settled: cost, change and credit are booked and the result is stored; only its delivery is left
+
+Rule 1: every msat that was paid in is either cost, change or credit once an order is settled.
+Rule 2: the cost never passes the budget: the ceiling less the mint's fee, and what was paid.
+Rule 3: an answer that failed, or came out empty through no wish of the client, costs nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, assert_never
+
+from nostrllm.errors import LocalError
+
+State = Literal["paying", "paid", "running", "settled", "closed", "refused"]
+Funding = Literal["token", "account"]
+
+
+class OrderError(LocalError):
+    """The event cannot happen to an order in this state: a bug, never the peer's doing."""
+
+
+# events: what has happened
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """The mint swapped the token, or the hold on the account stands: `net_msat` is there."""
+
+    net_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaymentRefused:
+    """The mint did not take the token; nothing was taken from the client."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Started:
+    """The model was asked."""
+
+
+@dataclass(frozen=True, slots=True)
+class Generated:
+    """The model is done or was stopped; so much was used. `useful`: there is something to pay for.
+
+    A cancelled answer and one cut by the client's own stop word or limit are useful; an engine
+    error and an empty answer are not (docs/protocol.md, "What is free").
+    """
+
+    cost_msat: int
+    useful: bool
+    code: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """No answer will come: the engine failed, the deadline passed, or we were restarted."""
+
+    code: str
+
+
+@dataclass(frozen=True, slots=True)
+class Delivered:
+    """A relay took the result, or the client said that it has it."""
+
+
+Event = Paid | PaymentRefused | Started | Generated | Failed | Delivered
+
+
+# effects: what to do now
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    """Ask the model, and stop it when the cost would pass the budget."""
+
+    budget_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Settle:
+    """Book the cost, return the rest, store the result and send it."""
+
+    settlement: Settlement
+    code: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Refuse:
+    """Tell the client that nothing was taken, and why."""
+
+    code: str
+
+
+Effect = Generate | Settle | Refuse
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """Where the paid msat go: they sum up, whatever happens."""
+
+    cost_msat: int
+    change_units: int
+    credit_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """What must be known of an order to decide.
+
+    `ceiling_msat` is all the client pays, the mint's `fee_msat` included. `unit_msat` is one coin;
+    `change_fee_units` is what it costs to receive change, below which change is credited.
+    `wants_ecash` is False when the client prefers credit, or paid from an account.
+    """
+
+    funding: Funding
+    ceiling_msat: int
+    fee_msat: int = 0
+    unit_msat: int = 1_000
+    change_fee_units: int = 1
+    wants_ecash: bool = True
+    state: State = "paying"
+    net_msat: int = 0
+    settlement: Settlement | None = None
+
+    @property
+    def budget_msat(self) -> int:
+        """The most that the work may cost."""
+        return max(0, min(self.ceiling_msat - self.fee_msat, self.net_msat))
+
+    def handle(self, event: Event) -> tuple[Order, list[Effect]]:
+        """The order after the event, and what to do. Raises OrderError."""
+        match self.state, event:
+            case "paying", Paid(net_msat):
+                after = replace(self, state="paid", net_msat=net_msat)
+                return after, [Generate(after.budget_msat)]
+            case "paying", PaymentRefused(code):
+                return replace(self, state="refused"), [Refuse(code)]
+            case "paid", Started():
+                return replace(self, state="running"), []
+            case "running", Generated(cost_msat, useful, code):
+                return self._settle(min(cost_msat, self.budget_msat) if useful else 0, code)
+            case "paid" | "running", Failed(code):
+                return self._settle(0, code)
+            case "settled", Delivered():
+                return replace(self, state="closed"), []
+            case "closed", Delivered():
+                return self, []
+            case _, Paid() | PaymentRefused() | Started() | Generated() | Failed() | Delivered():
+                raise OrderError(f"{type(event).__name__} while {self.state}")
+            case _:
+                assert_never(event)
+
+    def _settle(self, cost_msat: int, code: str | None) -> tuple[Order, list[Effect]]:
+        settlement = self.split(cost_msat)
+        after = replace(self, state="settled", settlement=settlement)
+        return after, [Settle(settlement, code)]
+
+    def split(self, cost_msat: int) -> Settlement:
+        """The paid msat as cost, change in whole coins, and the rest as credit."""
+        rest = self.net_msat - cost_msat
+        units = rest // self.unit_msat if self.wants_ecash and self.funding == "token" else 0
+        if units <= self.change_fee_units:
+            units = 0
+        return Settlement(cost_msat, units, rest - units * self.unit_msat)

@@ -1,0 +1,263 @@
+"""A provider's announcement (kind 38421) and price list (kind 38424) ⇄ events.
+
+The announcement follows the grammar of Routstr's RIP-02, whose kind it shares: foreign events of
+that kind are refused here and dropped by readers. The price list comes in pages, each an
+addressable event; `root` in the announcement is the hash over all pages, so that a list shown to
+one client alone is noticed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Final, Literal
+
+from pydantic import Field, TypeAdapter
+
+from nostrllm.errors import RemoteError
+from nostrllm.wire import kinds
+from nostrllm.wire.event import Draft, Event
+from nostrllm.wire.message import (
+    MSAT_MAX,
+    Hex32,
+    Line,
+    MintUrl,
+    ModelId,
+    RelayUrl,
+    Wire,
+    parse,
+)
+
+LABEL: Final = "nostrllm"
+HEARTBEAT_S_MIN: Final = 60
+HEARTBEAT_S_MAX: Final = 3_600
+
+#: A price list is promised for no longer than this after it was signed.
+PROMISE_S_MAX: Final = 900
+
+#: A page's content stays below this, so that its event passes any relay.
+PAGE_BYTES_MAX: Final = 40_000
+PAGES_MAX: Final = 100
+MODELS_PER_PAGE_MAX: Final = 500
+
+
+class Limits(Wire):
+    """What the provider takes at most."""
+
+    request_bytes_max: int = Field(default=256_000, ge=1, le=1 << 30)
+    parts_max: int = Field(default=32, ge=1, le=1_024)
+
+
+class Terms(Wire):
+    """What the provider says about his handling of prompts."""
+
+    retention_s: int = Field(default=0, ge=0, le=1 << 40)
+    training: bool = False
+    upstream: str = Field(default="self", max_length=64)
+    moderation: bool = False
+
+
+class Profile(Wire):
+    """The content of an announcement."""
+
+    name: str = Field(max_length=64)
+    about: Line = ""
+    limits: Limits = Limits()
+    terms: Terms = Terms()
+
+
+class Announcement(Wire):
+    """A provider as he announces himself. `address` names him: `38421:<pubkey>:<d>`."""
+
+    pubkey: Hex32
+    d: str = Field(max_length=64)
+    created_at: int
+    expiration: int
+    mints: tuple[MintUrl, ...] = Field(min_length=1, max_length=32)
+    relays: tuple[RelayUrl, ...] = Field(min_length=1, max_length=32)
+    payment_key: str = Field(pattern=r"^0[23][0-9a-f]{64}$")
+    instance: str = Field(min_length=1, max_length=64)
+    price_seq: int = Field(ge=0, le=1 << 53)
+    price_root: Hex32
+    profile: Profile
+
+    @property
+    def address(self) -> str:
+        """The announcement's coordinate, as `a` tags name it."""
+        return f"{kinds.ANNOUNCEMENT}:{self.pubkey}:{self.d}"
+
+
+_PROFILE: Final = TypeAdapter(Profile)
+_ANNOUNCEMENT: Final = TypeAdapter(Announcement)
+
+
+def announcement_draft(announcement: Announcement, *, nprofile: str, version: str) -> Draft:
+    """The event to sign. `nprofile` (NIP-19) goes where RIP-02 has a URL: there is none."""
+    tags = [
+        ("d", announcement.d),
+        ("t", LABEL),
+        ("u", f"nostr:{nprofile}"),
+        *(("mint", url) for url in announcement.mints),
+        *(("relay", url) for url in announcement.relays),
+        ("version", version),
+        ("payment-key", announcement.payment_key),
+        ("instance", announcement.instance),
+        ("prices", str(announcement.price_seq), announcement.price_root),
+        ("expiration", str(announcement.expiration)),
+    ]
+    content = announcement.profile.as_json()
+    return Draft(kinds.ANNOUNCEMENT, content, announcement.created_at, tuple(tags))
+
+
+def parse_announcement(event: Event) -> Announcement:
+    """An event of kind 38421 that is ours. Raises RemoteError for every other."""
+    if event.kind != kinds.ANNOUNCEMENT or LABEL not in event.values("t"):
+        raise RemoteError("not an announcement of this market")
+    prices = next((tag for tag in event.tags if tag[0] == "prices" and len(tag) > 2), ("", "", ""))
+    fields = {
+        "pubkey": event.pubkey,
+        "d": event.value("d") or "",
+        "created_at": event.created_at,
+        "expiration": _number(event.value("expiration")),
+        "mints": tuple(event.values("mint"))[:33],
+        "relays": tuple(event.values("relay"))[:33],
+        "payment_key": event.value("payment-key") or "",
+        "instance": event.value("instance") or "",
+        "price_seq": _number(prices[1]),
+        "price_root": prices[2],
+        "profile": parse(_PROFILE, event.content),
+    }
+    return _validated(_ANNOUNCEMENT, fields)
+
+
+# prices
+
+
+class Price(Wire):
+    """What a model costs: msat per million tokens of each sort, and msat per request.
+
+    Cached prompt tokens and reasoning tokens cost what `cached` and `reasoning` say; None means the
+    price of `input` or `output`.
+    """
+
+    input: int = Field(ge=0, le=MSAT_MAX)
+    output: int = Field(ge=0, le=MSAT_MAX)
+    request: int = Field(default=0, ge=0, le=MSAT_MAX)
+    cached: int | None = Field(default=None, ge=0, le=MSAT_MAX)
+    reasoning: int | None = Field(default=None, ge=0, le=MSAT_MAX)
+
+
+class Multiplier(Wire):
+    """How far the price stands from the operator's list price, in thousandths; already applied."""
+
+    interactive: int = Field(default=1_000, ge=0, le=1_000_000)
+    batch: int = Field(default=1_000, ge=0, le=1_000_000)
+
+
+class ModelOffer(Wire):
+    """One model, what it can do and what it costs now.
+
+    `context` and `max_tokens` in tokens; `tier` is the provider's own word for its strength.
+    """
+
+    id: ModelId
+    name: str = Field(default="", max_length=128)
+    tier: Literal["simple", "medium", "complex"] = "simple"
+    context: int = Field(ge=1, le=1 << 30)
+    max_tokens: int = Field(ge=1, le=1 << 30)
+    modalities: list[str] = Field(default=["text"], max_length=8)
+    parameters: list[str] = Field(default=[], max_length=64)
+    price: Price
+    multiplier: Multiplier = Multiplier()
+
+
+class PricePage(Wire):
+    """The content of one page of a price list."""
+
+    v: Literal[1] = 1
+    seq: int = Field(ge=0, le=1 << 53)
+    page: int = Field(ge=0, lt=PAGES_MAX)
+    pages: int = Field(ge=1, le=PAGES_MAX)
+    root: Hex32
+    valid_until: int = Field(ge=0, le=1 << 40)
+    models: list[ModelOffer] = Field(max_length=MODELS_PER_PAGE_MAX)
+    reasons: list[Line] = Field(default=[], max_length=16)
+
+
+_PAGE: Final = TypeAdapter(PricePage)
+
+
+def price_root(models: list[ModelOffer]) -> str:
+    """The hash over a whole price list, in its order, stated by every page and the announcement."""
+    digest = hashlib.sha256()
+    for model in models:
+        digest.update(model.as_json().encode() + b"\n")
+    return digest.hexdigest()
+
+
+def price_pages(models: list[ModelOffer], *, seq: int, valid_until: int) -> list[PricePage]:
+    """The models cut into pages of at most PAGE_BYTES_MAX bytes. Raises RemoteError if too many."""
+    heaps: list[list[ModelOffer]] = [[]]
+    size = 0
+    for model in models:
+        length = len(model.as_json().encode()) + 1
+        full = size + length > PAGE_BYTES_MAX - 1_000 or len(heaps[-1]) == MODELS_PER_PAGE_MAX
+        if full and heaps[-1]:
+            heaps.append([])
+            size = 0
+        heaps[-1].append(model)
+        size += length
+    if len(heaps) > PAGES_MAX:
+        raise RemoteError("the price list has too many pages", code="message-too-large")
+    root = price_root(models)
+    return [
+        PricePage(
+            seq=seq, page=n, pages=len(heaps), root=root, valid_until=valid_until, models=heap
+        )
+        for n, heap in enumerate(heaps)
+    ]
+
+
+def price_draft(page: PricePage, d: str, created_at: int, expiration: int) -> Draft:
+    """The event of one page; `d` is the announcement's."""
+    tags = (("d", f"{d}/{page.page}"), ("t", LABEL), ("expiration", str(expiration)))
+    return Draft(kinds.PRICE_LIST, page.as_json(), created_at, tags)
+
+
+def parse_price_page(event: Event) -> PricePage:
+    """An event of kind 38424. Raises RemoteError.
+
+    A promise longer than PROMISE_S_MAX is refused: it would pin a price nobody can keep.
+    """
+    if event.kind != kinds.PRICE_LIST:
+        raise RemoteError("not a price list")
+    page = parse(_PAGE, event.content)
+    if not event.created_at <= page.valid_until <= event.created_at + PROMISE_S_MAX:
+        raise RemoteError("the price list promises for too long, or for the past")
+    if page.page >= page.pages:
+        raise RemoteError("the page's number is beyond the list's end")
+    return page
+
+
+def join_pages(pages: list[PricePage]) -> list[ModelOffer]:
+    """All models of a price list whose pages are here. Raises RemoteError if they do not agree."""
+    ordered = sorted(pages, key=lambda page: page.page)
+    if not ordered or [page.page for page in ordered] != list(range(ordered[0].pages)):
+        raise RemoteError("the price list is not complete")
+    models = [model for page in ordered for model in page.models]
+    root = price_root(models)
+    if any(page.root != root for page in ordered):
+        raise RemoteError("the price list's root does not match its pages")
+    return models
+
+
+def _number(text: str | None) -> int:
+    if text is None or not text.isascii() or not text.isdigit() or len(text) > 16:
+        raise RemoteError("a tag that must be a number is none")
+    return int(text)
+
+
+def _validated(kind: TypeAdapter[Announcement], fields: dict[str, object]) -> Announcement:
+    try:
+        return kind.validate_python(fields)
+    except ValueError:
+        raise RemoteError("the announcement lacks a tag, or has a wrong one") from None

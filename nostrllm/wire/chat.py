@@ -1,0 +1,139 @@
+"""The plain-text dialect of a person in a DM ⇄ the same things our client says in JSON.
+
+A line that begins with `/` is a command; a Cashu token anywhere in the text pays; what is left is
+the prompt. Everything a provider writes back is made here too, so that its tone is in one place.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+from nostrllm.wire.announcement import ModelOffer
+from nostrllm.wire.token import find_tokens
+
+#: A person's message of more characters is refused.
+TEXT_CHARS_MAX: Final = 30_000
+
+#: An answer is cut into messages of at most this many characters.
+MESSAGE_CHARS_MAX: Final = 6_000
+
+COMMANDS: Final = {
+    "help": "this text",
+    "models": "what can be asked, and what it costs",
+    "price": "[model]: the price in full",
+    "model": "<id>: choose the model of this conversation",
+    "balance": "what is left in your account",
+    "topup": "<token>: put a token into your account",
+    "refund": "your balance back as a token",
+    "change": "the last change once more",
+    "cancel": "stop the answer that is being written",
+    "status": "how your last question stands",
+    "new": "forget this conversation",
+    "receipt": "the receipt of your last answer",
+    "go": "run the question that came late",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Chat:
+    """A person's message, taken apart.
+
+    `command` is None for a question, "" for a command we do not know. `tokens` are as written,
+    unchecked; `prompt` has every token and secret cut out.
+    """
+
+    command: str | None
+    argument: str
+    tokens: tuple[str, ...]
+    prompt: str
+
+
+def parse_chat(text: str) -> Chat:
+    """Any text is a chat message."""
+    tokens, rest = find_tokens(text[:TOKEN_TEXT_CHARS_MAX])
+    rest = rest.strip()
+    if not rest.startswith("/"):
+        return Chat(None, "", tuple(tokens), rest)
+    name, _, argument = rest[1:].partition(" ")
+    name = name.strip().lower()
+    known = name if name in COMMANDS else ""
+    return Chat(known, argument.strip(), tuple(tokens), "")
+
+
+#: A token is long; a text with one may be longer than a question.
+TOKEN_TEXT_CHARS_MAX: Final = 160_000
+
+
+def split_answer(text: str, chars_max: int = MESSAGE_CHARS_MAX) -> list[str]:
+    """The answer in messages of at most `chars_max`, cut at paragraph ends, numbered if several."""
+    pieces: list[str] = []
+    rest = text.strip()
+    room = chars_max - 10  # for the numbering
+    while len(rest) > (room if pieces else chars_max):
+        cut = max(rest.rfind(mark, room // 2, room) for mark in ("\n\n", "\n", ". ", " "))
+        cut = cut if cut > 0 else room
+        pieces.append(rest[:cut].rstrip())
+        rest = rest[cut:].lstrip()
+    if not pieces:
+        return [rest]
+    pieces.append(rest)
+    return [f"({n}/{len(pieces)})\n{piece}" for n, piece in enumerate(pieces, 1)]
+
+
+def sats(msat: int) -> str:
+    """An amount as a person reads it: 1234 → "1.234 sat"."""
+    whole, rest = divmod(msat, 1_000)
+    return f"{whole}.{rest:03d}".rstrip("0").rstrip(".") + " sat"
+
+
+def help_text(name: str, mints: tuple[str, ...], example_msat: int) -> str:
+    """The answer to /help."""
+    lines = [
+        f"{name} answers questions for ecash. Write a question and paste a Cashu token into the "
+        f"same message; {sats(example_msat)} or more is a good start. You get the answer, then "
+        "the change as a token.",
+        "",
+        *(f"/{name} {text}" for name, text in COMMANDS.items()),
+        "",
+        "Tokens of " + ", ".join(mints) + ".",
+    ]
+    return "\n".join(lines)
+
+
+def models_text(models: tuple[ModelOffer, ...], chosen: str) -> str:
+    """The answer to /models."""
+    lines = [
+        f"{'→' if model.id == chosen else '·'} {model.id}: {model.name or model.id}, "
+        f"{model.context} tokens of context; {price_line(model)}"
+        for model in models
+    ]
+    return "\n".join([*lines, "", "Choose with /model <id>."])
+
+
+def price_line(model: ModelOffer) -> str:
+    """One model's price in one line."""
+    price = model.price
+    return (
+        f"{sats(price.input // 1_000)} per 1,000 tokens in, {sats(price.output // 1_000)} out"
+        + (f", {sats(price.request)} per question" if price.request else "")
+    )
+
+
+def payment_text(model: ModelOffer, mints: tuple[str, ...], estimate_msat: int) -> str:
+    """What an unpaid question is told: the price and how to pay."""
+    coins = suggested_coins(estimate_msat)
+    return (
+        f"This question to {model.id} will cost about {sats(estimate_msat)} "
+        f"({price_line(model)}). It has not run yet.\n\n"
+        f"To pay, send it again with a Cashu token of {coins} sat or more anywhere in the text, "
+        "for example:\n\n"
+        "What is the capital of France? cashuB…\n\n"
+        f"Tokens of {', '.join(mints)} (unit sat). What you do not use comes back as change. "
+        "Or fill your account once with /topup <token>. /help tells more."
+    )
+
+
+def suggested_coins(estimate_msat: int) -> int:
+    """A round token for this estimate: the next power of two of sats, at least 8."""
+    return max(8, 1 << (max(1, estimate_msat // 1_000)).bit_length())

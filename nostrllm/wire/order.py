@@ -1,0 +1,350 @@
+"""What our client and a provider say to each other inside gift wraps: rumor kind 25421, JSON.
+
+    client   → query, order, topup, refund, cancel, ack
+    provider → accepted, refused, result, answer
+
+Each message states `v` and `type`. An order's id is the id of the rumor that carries it, which
+makes it the idempotency key everywhere (docs/protocol.md).
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import ConfigDict, Field, TypeAdapter
+
+from nostrllm.errors import CODES, RemoteError
+from nostrllm.wire.event import Event, parse_event
+from nostrllm.wire.message import (
+    MSAT_MAX,
+    Hex32,
+    Line,
+    MintUrl,
+    ModelId,
+    RelayUrl,
+    Wire,
+    parse,
+)
+
+TOKEN_CHARS_MAX: Final = 128 * 1024
+REPLY_RELAYS_MAX: Final = 3
+
+Msat = Annotated[int, Field(ge=0, le=MSAT_MAX)]
+Seconds = Annotated[int, Field(ge=0, le=1 << 40)]
+TokenText = Annotated[str, Field(max_length=TOKEN_CHARS_MAX)]
+
+
+# what a client asks of the model
+
+
+class ChatMessage(Wire):
+    """One message of a conversation, in OpenAI's form."""
+
+    role: Literal["system", "developer", "user", "assistant", "tool"]
+    content: str | list[dict[str, Any]] | None = None
+    name: str | None = Field(default=None, max_length=128)
+    tool_calls: list[dict[str, Any]] | None = Field(default=None, max_length=128)
+    tool_call_id: str | None = Field(default=None, max_length=128)
+
+
+class ChatRequest(Wire):
+    """The body of an OpenAI chat completion; a parameter that is not listed here is refused."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    messages: list[ChatMessage] = Field(min_length=1, max_length=512)
+    max_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
+    temperature: float | None = Field(default=None, ge=0, le=2)
+    top_p: float | None = Field(default=None, ge=0, le=1)
+    seed: int | None = Field(default=None, ge=-(1 << 53), le=1 << 53)
+    stop: str | list[str] | None = None
+    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
+    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
+    response_format: dict[str, Any] | None = None
+    tools: list[dict[str, Any]] | None = Field(default=None, max_length=128)
+    tool_choice: str | dict[str, Any] | None = None
+
+    def as_body(self) -> dict[str, Any]:
+        """The body as a JSON object, only what was set."""
+        return self.model_dump(exclude_none=True)
+
+    @property
+    def size_bytes(self) -> int:
+        """UTF-8 bytes of all texts: what token estimates start from."""
+        return sum(len(self._text(message).encode(errors="replace")) for message in self.messages)
+
+    @staticmethod
+    def _text(message: ChatMessage) -> str:
+        content = message.content
+        return content if isinstance(content, str) else "" if content is None else str(content)
+
+
+class ReplyTo(Wire):
+    """Where the client listens: a key made for this order alone, and its relays."""
+
+    key: Hex32
+    relays: list[RelayUrl] = Field(min_length=1, max_length=REPLY_RELAYS_MAX)
+
+
+class TokenPayment(Wire):
+    """Payment A: a plain Cashu token, swapped before any work."""
+
+    kind: Literal["token"] = "token"
+    token: TokenText
+
+
+class AccountPayment(Wire):
+    """Payment C: from the balance of the key that wrote the order."""
+
+    kind: Literal["account"] = "account"
+
+
+Payment = Annotated[TokenPayment | AccountPayment, Field(discriminator="kind")]
+
+
+class _FromClient(Wire):
+    v: Literal[1] = 1
+    reply: ReplyTo
+
+
+class Order(_FromClient):
+    """Buy one answer.
+
+    `price` is the id of the price-list event the client pins; `ceiling_msat` is all he will pay,
+    fees included; `deadline` bounds the first token and `end_by` the last; `chunk_ms` None means no
+    stream; `c` = sha256(reviewer key ‖ salt) binds the receipt to one reviewer.
+    """
+
+    type: Literal["order"] = "order"
+    model: ModelId
+    body: ChatRequest
+    price: Hex32
+    ceiling_msat: Msat
+    payment: Payment
+    change: Literal["ecash", "account"] = "ecash"
+    deadline: Seconds
+    end_by: Seconds | None = None
+    chunk_ms: int | None = Field(default=250, ge=50, le=1000)
+    c: Hex32
+
+
+class Query(_FromClient):
+    """Ask for the balance, or how an order stands; the stored reply is sent again."""
+
+    type: Literal["query"] = "query"
+    what: Literal["balance", "order"]
+    order: Hex32 | None = None
+
+
+class TopUp(_FromClient):
+    """Put a token into the account of the key that wrote this."""
+
+    type: Literal["topup"] = "topup"
+    token: TokenText
+
+
+class Refund(_FromClient):
+    """Pay the account's balance out as a token."""
+
+    type: Literal["refund"] = "refund"
+
+
+class Cancel(_FromClient):
+    """Stop an order; what was generated is charged."""
+
+    type: Literal["cancel"] = "cancel"
+    order: Hex32
+
+
+class Ack(_FromClient):
+    """The result arrived; its stored copy need not be sent again."""
+
+    type: Literal["ack"] = "ack"
+    order: Hex32
+
+
+FromClient = Annotated[Order | Query | TopUp | Refund | Cancel | Ack, Field(discriminator="type")]
+
+
+# what a provider answers
+
+
+class Usage(Wire):
+    """Tokens of one answer; `cached` and `reasoning` are part of prompt and completion."""
+
+    prompt: int = Field(default=0, ge=0, le=1 << 40)
+    completion: int = Field(default=0, ge=0, le=1 << 40)
+    cached: int = Field(default=0, ge=0, le=1 << 40)
+    reasoning: int = Field(default=0, ge=0, le=1 << 40)
+
+
+class Problem(Wire):
+    """What went wrong, as a stable code and a sentence."""
+
+    code: str = Field(max_length=64)
+    message: Line
+    retry_after_s: int | None = Field(default=None, ge=0, le=86_400)
+
+    @property
+    def retryable(self) -> bool:
+        """May the same order be sent again? A code we do not know is taken as final."""
+        return CODES.get(self.code, False)
+
+
+class Change(Wire):
+    """Ecash that goes back to the client."""
+
+    mint: MintUrl
+    unit: Line
+    amount: int = Field(ge=1, le=1 << 62)
+    token: TokenText
+
+
+class _FromProvider(Wire):
+    v: Literal[1] = 1
+
+
+class Accepted(_FromProvider):
+    """The order is paid and will run; `event` (kind 25427) is the provider's signature on it.
+
+    `session` is the key that signs the chunks.
+    """
+
+    type: Literal["accepted"] = "accepted"
+    order: Hex32
+    event: dict[str, Any]
+    session: Hex32
+    ahead: int = Field(default=0, ge=0, le=1 << 20)
+
+
+class Refused(_FromProvider):
+    """The order will not run and nothing was taken."""
+
+    type: Literal["refused"] = "refused"
+    order: Hex32
+    problem: Problem
+
+
+class Result(_FromProvider):
+    """How an order ended: the whole text, what it cost, and everything that comes back.
+
+    With `problem` set the order failed: `cost_msat` is 0 and the whole payment less `fee_msat`, the
+    mint's input fee, is in `change` and `credit_msat`.
+    """
+
+    type: Literal["result"] = "result"
+    order: Hex32
+    text: str = ""
+    reasoning: str | None = None
+    tool_calls: list[dict[str, Any]] | None = Field(default=None, max_length=128)
+    sha256: Hex32
+    finish_reason: str | None = Field(default=None, max_length=64)
+    model: ModelId
+    usage: Usage = Usage()
+    cost_msat: Msat
+    fee_msat: Msat = 0
+    change: Change | None = None
+    credit_msat: Msat = 0
+    statement: dict[str, Any] | None = None
+    accepted: dict[str, Any] | None = None
+    receipt: dict[str, Any] | None = None
+    details: dict[str, Any] | None = None
+    problem: Problem | None = None
+
+
+class Answer(_FromProvider):
+    """The reply to a query, a top-up, a refund or a cancel; `to` is the id of that message."""
+
+    type: Literal["answer"] = "answer"
+    to: Hex32
+    balance_msat: Msat | None = None
+    statement: dict[str, Any] | None = None
+    state: str | None = Field(default=None, max_length=32)
+    change: Change | None = None
+    problem: Problem | None = None
+
+
+FromProvider = Annotated[Accepted | Refused | Result | Answer, Field(discriminator="type")]
+
+_FROM_CLIENT: Final[TypeAdapter[Order | Query | TopUp | Refund | Cancel | Ack]] = TypeAdapter(
+    FromClient
+)
+_FROM_PROVIDER: Final[TypeAdapter[Accepted | Refused | Result | Answer]] = TypeAdapter(FromProvider)
+
+
+def parse_from_client(text: str) -> Order | Query | TopUp | Refund | Cancel | Ack:
+    """The content of a rumor that a client wrote. Raises RemoteError."""
+    return parse(_FROM_CLIENT, text)
+
+
+def parse_from_provider(text: str) -> Accepted | Refused | Result | Answer:
+    """The content of a rumor that a provider wrote. Raises RemoteError."""
+    return parse(_FROM_PROVIDER, text)
+
+
+# signed events that travel inside messages and tags
+
+
+class AcceptedTerms(Wire):
+    """The content of kind 25427: what the provider bound himself to."""
+
+    v: Literal[1] = 1
+    order: Hex32
+    client: Hex32
+    price: Hex32
+    model: ModelId
+    ceiling_msat: Msat
+    payment: Hex32
+    session: Hex32
+
+
+class Statement(Wire):
+    """The content of kind 25428: an account as it stands; a higher `seq` replaces a lower one."""
+
+    v: Literal[1] = 1
+    account: Hex32
+    seq: int = Field(ge=0, le=1 << 53)
+    balance_msat: Msat
+
+
+class Chunk(Wire):
+    """The content of kind 25425, once decrypted: a piece of the answer.
+
+    `seq` counts from 0 without a gap; `frame` follows CEP-41. A lost chunk is no loss: the result
+    repeats the whole text.
+    """
+
+    seq: int = Field(ge=0, le=1 << 32)
+    frame: Literal["start", "chunk", "ping", "close", "abort"] = "chunk"
+    text: str = Field(default="", max_length=32_768)
+
+
+_TERMS: Final = TypeAdapter(AcceptedTerms)
+_STATEMENT: Final = TypeAdapter(Statement)
+_CHUNK: Final = TypeAdapter(Chunk)
+
+
+def parse_terms(event: Event) -> AcceptedTerms:
+    """What an acceptance says. Raises RemoteError."""
+    return parse(_TERMS, event.content)
+
+
+def parse_statement(event: Event) -> Statement:
+    """What an account statement says. Raises RemoteError."""
+    return parse(_STATEMENT, event.content)
+
+
+def parse_chunk(text: str) -> Chunk:
+    """A decrypted chunk. Raises RemoteError."""
+    return parse(_CHUNK, text)
+
+
+def embedded_event(raw: dict[str, Any] | None, kind: int, author: str) -> Event:
+    """An event carried inside a message, of this kind and by this author; verify it yourself.
+
+    Raises RemoteError.
+    """
+    event = parse_event(raw)
+    if event.kind != kind or event.pubkey != author:
+        raise RemoteError("the embedded event is of another kind or author")
+    return event
