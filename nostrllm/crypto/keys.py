@@ -9,9 +9,10 @@ from __future__ import annotations
 import hashlib
 import hmac
 import re
-from typing import Final
+from typing import Any, Final
 
-from coincurve import PrivateKey, PublicKeyXOnly
+from coincurve import GLOBAL_CONTEXT, PrivateKey, PublicKey, PublicKeyXOnly
+from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found]  # built by cffi
 
 from nostrllm.errors import LocalError, RemoteError
 from nostrllm.wire.event import Draft, Event, event_id
@@ -31,8 +32,7 @@ def load(secret: bytes) -> PrivateKey:
 
     Raises LocalError when the bytes are no secret of the curve.
     """
-    if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < ORDER:
-        raise LocalError("a secret key is 32 bytes, neither zero nor beyond the curve's order")
+    _check(secret)
     return PrivateKey(secret)
 
 
@@ -92,6 +92,35 @@ def verify(pubkey: str, sig: str, digest: bytes) -> bool:
         return bool(PublicKeyXOnly(point).verify(signature, digest))
     except ValueError:
         return False
+
+
+def shared_x(secret: bytes, pubkey: str) -> bytes:
+    """The x coordinate of the point that `secret` and `pubkey` share: 32 bytes, not hashed.
+
+    NIP-04 and NIP-44 start from it. Computed in constant time, which coincurve's own `multiply`
+    is not and its `ecdh` only with a hash of its choice. Raises LocalError for the secret and
+    RemoteError for the public key.
+    """
+    _check(secret)
+    try:
+        point = PublicKey(bytes.fromhex("02" + pubkey))
+    except ValueError:
+        raise RemoteError("the public key is not a point of the curve") from None
+    x = ffi.new("unsigned char[32]")
+    lib.secp256k1_ecdh(GLOBAL_CONTEXT.ctx, x, point.public_key, secret, _copy_x, ffi.NULL)
+    return bytes(ffi.buffer(x, 32))
+
+
+@ffi.callback("int(unsigned char *, const unsigned char *, const unsigned char *, void *)")  # type: ignore[untyped-decorator]
+def _copy_x(output: Any, x: Any, _y: Any, _argument: Any) -> int:
+    """The "hash function" of ECDH that libsecp256k1 is given: x as it is."""
+    ffi.memmove(output, x, 32)
+    return 1
+
+
+def _check(secret: bytes) -> None:
+    if len(secret) != 32 or not 0 < int.from_bytes(secret, "big") < ORDER:
+        raise LocalError("a secret key is 32 bytes, neither zero nor beyond the curve's order")
 
 
 def derive(seed: bytes, *path: str) -> bytes:

@@ -64,6 +64,17 @@ class Rumor(_Tagged):
     tags: Tags
     content: str
 
+    def as_dict(self) -> dict[str, Any]:
+        """The six fields that a seal carries, ready for a JSON encoder."""
+        return {
+            "id": self.id,
+            "pubkey": self.pubkey,
+            "created_at": self.created_at,
+            "kind": self.kind,
+            "tags": [list(tag) for tag in self.tags],
+            "content": self.content,
+        }
+
 
 @dataclass(frozen=True, slots=True)
 class Event(_Tagged):
