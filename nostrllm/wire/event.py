@@ -173,9 +173,13 @@ def _common(raw: object) -> Mapping[str, Any]:
     if not _is_int(raw["kind"], 65_535):
         raise RemoteError("the event's kind is not a number from 0 to 65535")
     content = raw["content"]
-    if not isinstance(content, str) or len(content) > CONTENT_BYTES_MAX:
+    if not isinstance(content, str) or _size_bytes(content) > CONTENT_BYTES_MAX:
         raise RemoteError("the event's content is no text, or too long")
     return raw
+
+
+def _size_bytes(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode(errors="surrogatepass"))
 
 
 def _is_int(value: object, most: int) -> bool:
@@ -191,6 +195,6 @@ def _tags(raw: object) -> Tags:
 def _tag(raw: object) -> tuple[str, ...]:
     if not isinstance(raw, list | tuple) or not 1 <= len(raw) <= TAG_VALUES_MAX:
         raise RemoteError("a tag is no list, or has too many values")
-    if not all(isinstance(value, str) and len(value) <= TAG_BYTES_MAX for value in raw):
+    if not all(isinstance(value, str) and _size_bytes(value) <= TAG_BYTES_MAX for value in raw):
         raise RemoteError("a tag's value is no text, or too long")
     return tuple(raw)
