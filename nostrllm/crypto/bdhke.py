@@ -104,7 +104,10 @@ def keyset_id_v1(
 
 
 def sign_witness(secret: str, key: bytes, aux: bytes) -> str:
-    """The witness that spends a coin locked to `key` (NUT-11, SIG_INPUTS); `aux`: 32 random bytes."""
+    """The witness that spends a coin locked to `key` (NUT-11, SIG_INPUTS).
+
+    `aux`: 32 random bytes for the Schnorr signature.
+    """
     digest = hashlib.sha256(secret.encode()).digest()
     signature = PrivateKey(key).sign_schnorr(digest, aux).hex()
     return json.dumps({"signatures": [signature]}, separators=(",", ":"))

@@ -1,0 +1,76 @@
+"""Which coins: into what an amount is split, what a swap costs, which to spend.
+
+Keysets have one key per power of two, so all here speaks of powers of two; fewer coins make
+shorter messages and less work for the mint.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Protocol
+
+from nostrllm.errors import LocalError
+from nostrllm.wire.token import Proof
+
+
+class HasFee(Protocol):
+    """A keyset, as far as its input fee goes (NUT-02)."""
+
+    @property
+    def fee_ppk(self) -> int:
+        """Thousandths of a unit per coin spent."""
+
+
+def split(amount: int) -> list[int]:
+    """`amount` as different powers of two, smallest first."""
+    return [1 << bit for bit in range(amount.bit_length()) if amount >> bit & 1]
+
+
+def ladder(amount: int) -> list[int]:
+    """Powers of two that sum to `amount`, such that any 0..amount is the sum of some of them.
+
+    1, 2, 4, … as far as they fit, then the binary pieces of what is left: no piece is larger than
+    the sum of the smaller ones plus one. Smallest first.
+    """
+    rungs = (amount + 1).bit_length() - 1
+    return sorted([1 << bit for bit in range(rungs)] + split(amount - (1 << rungs) + 1))
+
+
+def subset(amounts: Sequence[int], target: int) -> list[int] | None:
+    """Indices of powers of two that sum to `target`, or None; largest first is exact for these."""
+    chosen = []
+    for index in sorted(range(len(amounts)), key=lambda index: -amounts[index]):
+        if amounts[index] <= target:
+            chosen.append(index)
+            target -= amounts[index]
+    return None if target else chosen
+
+
+def fee(proofs: Iterable[Proof], keysets: Mapping[str, HasFee]) -> int:
+    """What a mint takes for spending these in one swap: ceil(Σ ppk / 1000) units (NUT-02)."""
+    return -(-sum(keysets[proof.id].fee_ppk for proof in proofs) // 1000)
+
+
+def exact(proofs: Sequence[Proof], amount: int) -> list[Proof] | None:
+    """Coins that sum to `amount` as they are, or None."""
+    chosen = subset([proof.amount for proof in proofs], amount)
+    return None if chosen is None else [proofs[index] for index in chosen]
+
+
+def select(proofs: Sequence[Proof], amount: int, keysets: Mapping[str, HasFee]) -> list[Proof]:
+    """Few coins that, swapped, leave at least `amount` after the mint's fee.
+
+    The smallest coin that suffices, else the largest and on. Raises LocalError `wallet-empty`.
+    """
+    left = sorted(proofs, key=lambda proof: proof.amount)
+    chosen: list[Proof] = []
+    while _net(chosen, keysets) < amount:
+        if not left:
+            raise LocalError("the wallet has not enough coins", code="wallet-empty")
+        enough = (i for i, proof in enumerate(left) if _net([*chosen, proof], keysets) >= amount)
+        chosen.append(left.pop(next(enough, -1)))
+    return chosen
+
+
+def _net(proofs: Sequence[Proof], keysets: Mapping[str, HasFee]) -> int:
+    return sum(proof.amount for proof in proofs) - fee(proofs, keysets)
