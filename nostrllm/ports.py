@@ -6,7 +6,7 @@ Every call that leaves the process has a time limit of its own and raises the er
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Protocol
@@ -259,7 +259,7 @@ class Engine(Protocol):
     async def models(self) -> list[str]:
         """The model ids it serves now."""
 
-    def stream(self, body: Mapping[str, Any]) -> AsyncIterator[Delta]:
+    def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
         """Run one OpenAI-shaped chat request; closing the iterator stops the generation.
 
         The last delta has `usage` when the server told it.
