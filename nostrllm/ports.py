@@ -305,5 +305,5 @@ class Store(Protocol):
         Raises Conflict (the unit changed nothing) or StoreError (nor did this one).
         """
 
-    async def read(self, name: str, **values: Any) -> list[Row]:
+    async def read(self, name: str, /, **values: Any) -> list[Row]:
         """The rows of one named SELECT."""

@@ -1,0 +1,247 @@
+"""The store in one SQLite file: durable, one process at a time, many small units per fsync.
+
+A single writer takes the units that wait, runs each in a savepoint of its own and commits them
+together, so that the cost of one fsync is shared (group commit). Reads run on a second connection
+and see what is committed (WAL).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import sqlite3
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import aiosqlite
+
+from nostrllm.adapters.sql_file import VERSION_TABLE, Part, Statement, read_part, statements_of
+from nostrllm.errors import ConfigError, LocalError, StoreError
+from nostrllm.ports import Conflict, Row, Write
+
+UNITS_MAX: Final = 64  # units in one commit
+WAITING_MAX: Final = 1_024
+PRAGMAS: Final = (
+    "busy_timeout = 5000",
+    "journal_mode = WAL",
+    "synchronous = FULL",
+    "foreign_keys = ON",
+)
+
+#: A value SQLite cannot hold: the fault of one unit, not of the disk.
+_BAD_VALUE = (sqlite3.InterfaceError, sqlite3.ProgrammingError, OverflowError, UnicodeEncodeError)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Unit:
+    """Writes that go together, and who waits for them."""
+
+    writes: tuple[tuple[Statement, Write], ...]
+    done: asyncio.Future[list[list[Row]]]
+
+
+@dataclass(slots=True)
+class _Result:
+    """What became of a unit inside its savepoint."""
+
+    rows: list[list[Row]] = field(default_factory=list)
+    error: Exception | None = None
+
+
+class SqliteStore:
+    """ports.Store on a file; made by `open`."""
+
+    def __init__(
+        self,
+        writer: aiosqlite.Connection,
+        reader: aiosqlite.Connection,
+        statements: Mapping[str, Statement],
+    ) -> None:
+        self._writer = writer
+        self._reader = reader
+        self._statements = statements
+        self._waiting: asyncio.Queue[_Unit | None] = asyncio.Queue(WAITING_MAX)
+        self._open = True
+
+    @staticmethod
+    @asynccontextmanager
+    async def open(path: Path | str, parts: Sequence[str]) -> AsyncIterator[SqliteStore]:
+        """The store at `path`, made or migrated; `parts` name the files of its tables.
+
+        Leaving the block commits what still waits. Raises LocalError while another process has it
+        open, ConfigError when it was written by a newer version, StoreError when it cannot be read.
+        """
+        found = [read_part(part) for part in parts]
+        statements = statements_of(found)
+        with _alone(Path(path)):
+            async with _connect(path) as writer, _connect(path) as reader:
+                try:
+                    for part in found:
+                        await _migrate(writer, part)
+                    await reader.execute("PRAGMA query_only = 1")
+                except sqlite3.Error as error:
+                    raise StoreError(f"the store cannot be opened: {error}") from error
+                store = SqliteStore(writer, reader, statements)
+                failure: BaseException | None = None
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(store._write())
+                    try:
+                        yield store
+                    except BaseException as error:  # noqa: BLE001 - raised below, not in a group
+                        failure = error
+                    store._open = False
+                    await store._waiting.put(None)
+                if failure is not None:
+                    raise failure
+
+    async def commit(self, *writes: Write) -> list[list[Row]]:
+        """See ports.Store. Cancelled while it waits, it may have been written or not."""
+        unit = _Unit(
+            tuple((self._statement(write.name, write.values), write) for write in writes),
+            asyncio.get_running_loop().create_future(),
+        )
+        if not self._open:
+            raise StoreError("the store is closed")
+        await self._waiting.put(unit)
+        return await unit.done
+
+    async def read(self, name: str, /, **values: Any) -> list[Row]:
+        """See ports.Store."""
+        statement = self._statement(name, values)
+        try:
+            return [dict(row) for row in await self._reader.execute_fetchall(statement.sql, values)]
+        except (sqlite3.Error, ValueError) as error:
+            raise StoreError(f"{name} cannot be read: {error}") from error
+
+    def _statement(self, name: str, values: Mapping[str, Any]) -> Statement:
+        statement = self._statements.get(name)
+        if statement is None:
+            raise LocalError(f"no SQL statement is called {name!r}")
+        if missing := statement.parameters - values.keys():
+            raise LocalError(f"{name} lacks {', '.join(sorted(missing))}")
+        return statement
+
+    async def _write(self) -> None:
+        """Commit group after group until the store closes."""
+        going = True
+        while going:
+            units = [await self._waiting.get()]
+            while len(units) < UNITS_MAX and not self._waiting.empty():
+                units.append(self._waiting.get_nowait())
+            going = None not in units
+            group = [unit for unit in units if unit is not None]
+            if group:
+                await self._commit_group(group)
+
+    async def _commit_group(self, group: Sequence[_Unit]) -> None:
+        try:
+            await self._writer.execute("BEGIN IMMEDIATE")
+            results = [await self._run(unit) for unit in group]
+            await self._writer.commit()
+        except sqlite3.Error as error:
+            await self._undo()
+            results = [_Result(error=StoreError(f"not written: {error}")) for _ in group]
+        for unit, result in zip(group, results, strict=True):
+            if unit.done.done():
+                continue  # whoever waited was cancelled
+            if result.error is None:
+                unit.done.set_result(result.rows)
+            else:
+                unit.done.set_exception(result.error)
+
+    async def _run(self, unit: _Unit) -> _Result:
+        """The unit in its savepoint, undone to there if one of its writes does not hold."""
+        await self._writer.execute("SAVEPOINT unit")
+        result = _Result()
+        for statement, write in unit.writes:
+            try:
+                result.rows.append(await self._execute(statement, write))
+            except (sqlite3.IntegrityError, Conflict):
+                result.error = Conflict(write.name)
+            except _BAD_VALUE as error:
+                result.error = LocalError(f"{write.name} has a value that cannot be stored")
+                result.error.__cause__ = error
+            if result.error is not None:
+                await self._writer.execute("ROLLBACK TO unit")
+                break
+        await self._writer.execute("RELEASE unit")
+        return result
+
+    async def _execute(self, statement: Statement, write: Write) -> list[Row]:
+        if statement.gives_rows:
+            found = await self._writer.execute_fetchall(statement.sql, dict(write.values))
+            rows: list[Row] = [dict(row) for row in found]
+            count = len(rows)
+        else:
+            cursor = await self._writer.execute(statement.sql, dict(write.values))
+            rows, count = [], cursor.rowcount
+        if write.rows not in (None, count):
+            raise Conflict(write.name)
+        return rows
+
+    async def _undo(self) -> None:
+        # If this fails, so does the next BEGIN: nothing is ever half written.
+        if self._writer.in_transaction:
+            with suppress(sqlite3.Error):
+                await self._writer.rollback()
+
+
+@asynccontextmanager
+async def _connect(path: Path | str) -> AsyncIterator[aiosqlite.Connection]:
+    async with aiosqlite.connect(path, isolation_level=None) as connection:
+        connection.row_factory = aiosqlite.Row
+        try:
+            for pragma in PRAGMAS:
+                await connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error as error:
+            raise StoreError(f"{path} is not a store: {error}") from error
+        yield connection
+
+
+@contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Hold the lock file beside the store, and give the store a mode nobody else can read."""
+    try:
+        lock = os.open(f"{path}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StoreError(f"{path} cannot be opened: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise LocalError(f"{path} is open in another process") from None
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600))
+        path.chmod(0o600)
+        yield
+    finally:
+        os.close(lock)
+
+
+async def _migrate(connection: aiosqlite.Connection, part: Part) -> None:
+    """Bring the part's tables to its newest version, in one transaction."""
+    await connection.execute("BEGIN IMMEDIATE")
+    try:
+        await connection.execute(VERSION_TABLE)
+        query = "SELECT version FROM schema_version WHERE part = :part"
+        rows = list(await connection.execute_fetchall(query, {"part": part.name}))
+        version, newest = (rows[0][0] if rows else 0), len(part.migrations)
+        if version > newest:
+            raise ConfigError(
+                f"the store's {part.name} tables have version {version}, this program knows "
+                f"{newest}: a newer nostrllm wrote it"
+            )
+        for sql in (sql for migration in part.migrations[version:] for sql in migration):
+            await connection.execute(sql)
+        await connection.execute(
+            "INSERT INTO schema_version (part, version) VALUES (:part, :version)"
+            " ON CONFLICT (part) DO UPDATE SET version = excluded.version",
+            {"part": part.name, "version": newest},
+        )
+        await connection.commit()
+    except BaseException:
+        await connection.rollback()
+        raise
