@@ -19,6 +19,7 @@ Tags = tuple[tuple[str, ...], ...]
 
 #: Limits on one event; relays are mostly stricter (64 KiB in all).
 CONTENT_BYTES_MAX: Final = 1 << 18
+RUMOR_CONTENT_BYTES_MAX: Final = 1 << 19  # a rumor may come in several events
 TAGS_MAX: Final = 2_500
 TAG_VALUES_MAX: Final = 64
 TAG_BYTES_MAX: Final = 1 << 14
@@ -130,7 +131,7 @@ def parse_event(raw: object) -> Event:
 
     Raises RemoteError for anything else than the seven fields within their limits.
     """
-    fields = _common(raw)
+    fields = _common(raw, CONTENT_BYTES_MAX)
     sig = fields["sig"]
     if not (isinstance(sig, str) and _HEX128.fullmatch(sig)):
         raise RemoteError("the event's sig is not 64 bytes of hex")
@@ -139,8 +140,10 @@ def parse_event(raw: object) -> Event:
 
 def parse_rumor(raw: object) -> Rumor:
     """A decoded JSON value as a Rumor, its id recomputed; a stated id must agree (NIP-59)."""
-    fields = _common({"id": "0" * 64, "sig": "", **raw} if isinstance(raw, Mapping) else raw)
-    stated = raw.get("id") if isinstance(raw, Mapping) else None
+    if not isinstance(raw, Mapping):
+        raise RemoteError("a rumor is a JSON object")
+    fields = _common({"id": "0" * 64, "sig": "", **raw}, RUMOR_CONTENT_BYTES_MAX)
+    stated = raw.get("id")
     _, pubkey, created_at, kind, tags, content = _ordered(fields)
     number = event_id(pubkey, created_at, kind, tags, content)
     if stated is not None and stated != number:
@@ -159,7 +162,7 @@ def _ordered(fields: Mapping[str, Any]) -> tuple[str, str, int, int, Tags, str]:
     )
 
 
-def _common(raw: object) -> Mapping[str, Any]:
+def _common(raw: object, content_bytes_max: int) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
         raise RemoteError("an event is a JSON object")
     missing = {"id", "pubkey", "created_at", "kind", "tags", "content", "sig"} - raw.keys()
@@ -173,7 +176,7 @@ def _common(raw: object) -> Mapping[str, Any]:
     if not _is_int(raw["kind"], 65_535):
         raise RemoteError("the event's kind is not a number from 0 to 65535")
     content = raw["content"]
-    if not isinstance(content, str) or _size_bytes(content) > CONTENT_BYTES_MAX:
+    if not isinstance(content, str) or _size_bytes(content) > content_bytes_max:
         raise RemoteError("the event's content is no text, or too long")
     return raw
 

@@ -69,8 +69,8 @@ def test_missing_field_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "value"),
     [
-        ("content", "x" * (event.CONTENT_BYTES_MAX + 1)),
-        ("content", "é" * (event.CONTENT_BYTES_MAX // 2 + 1)),
+        ("content", "x" * (event.RUMOR_CONTENT_BYTES_MAX + 1)),
+        ("content", "é" * (event.RUMOR_CONTENT_BYTES_MAX // 2 + 1)),
         ("tags", [["x"]] * (event.TAGS_MAX + 1)),
         ("tags", [["x"] * (event.TAG_VALUES_MAX + 1)]),
         ("tags", [["x" * (event.TAG_BYTES_MAX + 1)]]),
@@ -85,6 +85,13 @@ def test_limits(name: str, value: object) -> None:
         parse_event({**FIELDS, name: value})
     with pytest.raises(RemoteError):
         parse_rumor({**FIELDS, name: value})
+
+
+def test_a_rumor_may_be_longer_than_an_event() -> None:
+    made = event.rumor(Draft(kinds.DM, "é" * (event.CONTENT_BYTES_MAX // 2 + 1), 5), "a" * 64)
+    assert parse_rumor(made.as_dict()) == made
+    with pytest.raises(RemoteError):
+        parse_event({**made.as_dict(), "sig": "f" * 128})
 
 
 def test_rumor_round_trip() -> None:
