@@ -1,0 +1,394 @@
+"""Cashu mints over HTTP (NUT-01 to NUT-07, NUT-09): one session for all of them.
+
+Every answer is either usable, a definite no (MintRefused), or OutcomeUnknown: only an HTTP 4xx
+with a code we know is a no, because a proxy's error page or a mint's lock failure (code 0) may
+come after the work was done. What a mint writes in its messages is never passed on.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Final, TypeVar
+
+import aiohttp
+
+from nostrllm.adapters.mint_keysets import Listed, keys_of, listed
+from nostrllm.errors import LocalError, MintRefused, OutcomeUnknown, RemoteError
+from nostrllm.ports import Keyset, MintQuote
+from nostrllm.wire.token import AMOUNT_MAX, BlindedMessage, BlindSignature, Proof, normal_url
+
+__all__ = ["CashuMint", "CashuMints", "MintLimits", "normal_url"]
+
+#: code → what it means and what we call it on the wire (NUTs, error codes).
+REFUSALS: Final[dict[int, tuple[str, str]]] = {
+    10000: ("the request is not allowed", "payment-token-invalid"),
+    10001: ("a coin is not valid", "payment-token-invalid"),
+    10002: ("an output was signed before", "internal"),
+    10003: ("a coin is not valid", "payment-token-invalid"),
+    11000: ("a coin may not be spent like this", "payment-token-invalid"),
+    11001: ("a coin was spent before", "payment-token-spent"),
+    11002: ("a coin is being spent elsewhere", "payment-pending"),
+    11003: ("an output was signed before", "internal"),
+    11004: ("an output is being signed", "payment-pending"),
+    11005: ("inputs, outputs and fee do not balance", "payment-token-invalid"),
+    11006: ("the amount is outside its limits", "payment-amount-high"),
+    11007: ("a coin came twice", "payment-token-invalid"),
+    11008: ("an output came twice", "internal"),
+    11009: ("the coins are of several units", "payment-token-invalid"),
+    11010: ("inputs and outputs are of different units", "payment-token-invalid"),
+    11013: ("it has no such unit", "payment-mint-unaccepted"),
+    12000: ("the keyset cannot be used", "payment-token-invalid"),
+    12001: ("it has no such keyset", "payment-token-invalid"),
+    12002: ("the keyset is no longer in use", "payment-token-invalid"),
+    20000: ("its Lightning node failed", "payment-mint-unreachable"),
+    20001: ("the invoice is not paid", "payment-pending"),
+    20002: ("the coins of this quote were issued before", "payment-token-spent"),
+    20003: ("it issues no coins now", "payment-mint-unaccepted"),
+    20005: ("the payment is under way", "payment-pending"),
+    20006: ("the invoice was paid before", "payment-token-spent"),
+    20007: ("the quote has expired", "payment-pending"),
+    20008: ("the quote needs another signature", "payment-mint-unaccepted"),
+    20009: ("the quote needs a key", "payment-mint-unaccepted"),
+    30001: ("it wants a login", "payment-mint-unaccepted"),
+    30002: ("it wants a login", "payment-mint-unaccepted"),
+    31001: ("it wants a login", "payment-mint-unaccepted"),
+    31002: ("it wants a login", "payment-mint-unaccepted"),
+    80001: ("it wants a login", "payment-mint-unaccepted"),
+    80002: ("it wants a login", "payment-mint-unaccepted"),
+    81001: ("it wants a login", "payment-mint-unaccepted"),
+    81002: ("it wants a login", "payment-mint-unaccepted"),
+}
+
+_STATES: Final = ("UNSPENT", "PENDING", "SPENT")
+_QUOTE_STATES: Final = ("UNPAID", "PAID", "ISSUED")
+_KEYS_AT_ONCE: Final = 4
+_T = TypeVar("_T")
+
+
+@dataclass(frozen=True, slots=True)
+class MintLimits:
+    """How long, how much and how often a mint may be asked."""
+
+    connect_s: float = 10.0
+    total_s: float = 30.0
+    answer_bytes_max: int = 4 << 20
+    request_bytes_max: int = 1 << 20
+    spending_at_once: int = 2  # more only makes nutshell fail on its locks
+    batch_max: int = 100
+    busy_tries: int = 4
+    busy_wait_s: float = 0.5
+    keysets_age_s: float = 300.0
+    refresh_wait_s: float = 5.0  # a refresh younger than this is not repeated
+    mints_max: int = 64
+
+
+class CashuMints:
+    """The mints by URL (ports.Mints); an async context manager around one HTTP session."""
+
+    def __init__(self, limits: MintLimits | None = None, *, trust_env: bool = False) -> None:
+        self._limits = limits or MintLimits()
+        self._trust_env = trust_env
+        self._session: aiohttp.ClientSession | None = None
+        self._mints: dict[str, CashuMint] = {}
+
+    async def __aenter__(self) -> CashuMints:
+        limits = self._limits
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=limits.total_s, sock_connect=limits.connect_s),
+            connector=aiohttp.TCPConnector(limit=256, limit_per_host=16),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=self._trust_env,
+        )
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    def at(self, url: str) -> CashuMint:
+        """The mint at this URL in any spelling; the same object each time.
+
+        Raises RemoteError for what is no URL, or for one mint more than we care to know.
+        """
+        if self._session is None:
+            raise LocalError("mints are asked outside their context")
+        url = normal_url(url)
+        if url not in self._mints:
+            if len(self._mints) >= self._limits.mints_max:
+                raise RemoteError("too many different mints", code="payment-mint-unaccepted")
+            self._mints[url] = CashuMint(url, self._session, self._limits)
+        return self._mints[url]
+
+
+class CashuMint:
+    """One mint (ports.Mint)."""
+
+    def __init__(self, url: str, session: aiohttp.ClientSession, limits: MintLimits) -> None:
+        self._url = url
+        self._session = session
+        self._limits = limits
+        self._spending = asyncio.Semaphore(limits.spending_at_once)
+        self._loading = asyncio.Lock()
+        self._keysets: dict[str, Keyset] = {}
+        self._loaded_at = float("-inf")
+
+    @property
+    def url(self) -> str:
+        """Without a trailing slash."""
+        return self._url
+
+    async def info(self) -> Mapping[str, Any]:
+        """See ports.Mint."""
+        return await self._get("/v1/info")
+
+    async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
+        """See ports.Mint. Raises RemoteError `payment-mint-unaccepted` for ids that are lies."""
+        async with self._loading:
+            age_s = asyncio.get_running_loop().time() - self._loaded_at
+            limit = self._limits.refresh_wait_s if refresh else self._limits.keysets_age_s
+            if age_s >= limit:
+                await self._load()
+        return self._keysets
+
+    async def swap(
+        self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
+    ) -> list[BlindSignature]:
+        """See ports.Mint."""
+        body = {
+            "inputs": [proof.as_input() for proof in inputs],
+            "outputs": [output.as_dict() for output in outputs],
+        }
+        async with self._spending:
+            return _signatures(await self._post("/v1/swap", body), outputs)
+
+    async def mint(self, quote: str, outputs: Sequence[BlindedMessage]) -> list[BlindSignature]:
+        """See ports.Mint."""
+        body = {"quote": quote, "outputs": [output.as_dict() for output in outputs]}
+        async with self._spending:
+            return _signatures(await self._post("/v1/mint/bolt11", body), outputs)
+
+    async def restore(
+        self, outputs: Sequence[BlindedMessage]
+    ) -> list[tuple[BlindedMessage, BlindSignature]]:
+        """See ports.Mint; a signature's amount is what the mint signed, whatever was asked."""
+        found: list[tuple[BlindedMessage, BlindSignature]] = []
+        for part in _batches(outputs, self._limits.batch_max):
+            body = {"outputs": [output.as_dict() for output in part]}
+            found += _restored(await self._post("/v1/restore", body), part)
+        return found
+
+    async def states(self, ys: Sequence[str]) -> list[str]:
+        """See ports.Mint."""
+        found: list[str] = []
+        for part in _batches(ys, self._limits.batch_max):
+            rows = (await self._post("/v1/checkstate", {"Ys": part})).get("states")
+            states = _by_y(rows)
+            if any(y not in states for y in part):
+                raise OutcomeUnknown("the mint's states are not of the coins we asked for")
+            found += [states[y] for y in part]
+        return found
+
+    async def quote_mint(self, amount: int, unit: str) -> MintQuote:
+        """See ports.Mint."""
+        body = {"amount": amount, "unit": unit}
+        return _quote(await self._post("/v1/mint/quote/bolt11", body), amount, unit)
+
+    async def mint_quote(self, quote: str) -> MintQuote:
+        """See ports.Mint."""
+        return _quote(await self._get(f"/v1/mint/quote/bolt11/{_word(quote)}"), 0, "")
+
+    async def _load(self) -> None:
+        rows = listed(await self._get("/v1/keysets"))
+        slots = asyncio.Semaphore(_KEYS_AT_ONCE)
+        found = dict(self._keysets)
+
+        async def load(row: Listed) -> None:
+            async with slots:
+                known = found.get(row.id)
+                keys = known.keys if known else await self._keys(row)
+                found[row.id] = row.with_keys(keys)
+
+        await _all(load(row) for row in rows)
+        self._keysets = {row.id: found[row.id] for row in rows}
+        self._loaded_at = asyncio.get_running_loop().time()
+
+    async def _keys(self, row: Listed) -> Mapping[int, str]:
+        return keys_of(await self._get(f"/v1/keys/{row.id}"), row)
+
+    async def _get(self, path: str) -> Mapping[str, Any]:
+        """A GET changes nothing, so a mint that is busy is simply asked again."""
+        for attempt in range(1, self._limits.busy_tries):
+            try:
+                return await self._call("GET", path, None)
+            except _Busy:
+                wait_s = self._limits.busy_wait_s * 2**attempt
+                await asyncio.sleep(wait_s * random.random())
+        return await self._call("GET", path, None)
+
+    async def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+        data = json.dumps(body, separators=(",", ":")).encode()
+        if len(data) > self._limits.request_bytes_max:
+            raise LocalError("the request to the mint is too large")
+        return await self._call("POST", path, data)
+
+    async def _call(self, method: str, path: str, data: bytes | None) -> Mapping[str, Any]:
+        async with self._request(method, path, data) as response:
+            text = await self._read(response)
+            status = response.status
+        try:
+            body = json.loads(text)
+        except (ValueError, RecursionError):
+            body = None
+        if status == 200 and isinstance(body, dict):
+            return body
+        if 400 <= status < 500 and status != 429 and isinstance(body, dict):
+            _raise_refusal(body.get("code"))
+        if status == 429:
+            raise _Busy("the mint is busy")
+        raise OutcomeUnknown(f"the mint's answer cannot be used (HTTP {status})")
+
+    @asynccontextmanager
+    async def _request(
+        self, method: str, path: str, data: bytes | None
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        try:
+            async with self._session.request(
+                method,
+                self._url + path,
+                data=data,
+                headers={"Content-Type": "application/json"} if data else None,
+                allow_redirects=False,
+            ) as response:
+                yield response
+        except TimeoutError:
+            raise OutcomeUnknown("the mint did not answer in time") from None
+        except (aiohttp.ClientError, OSError, ValueError) as error:
+            raise OutcomeUnknown(f"the mint cannot be reached ({type(error).__name__})") from None
+
+    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+        pieces, size_bytes = [], 0
+        async for piece in response.content.iter_chunked(1 << 16):
+            pieces.append(piece)
+            size_bytes += len(piece)
+            if size_bytes > self._limits.answer_bytes_max:
+                raise OutcomeUnknown("the mint's answer is too large")
+        return b"".join(pieces)
+
+
+class _Busy(OutcomeUnknown):
+    """The mint is busy."""
+
+
+async def _all(calls: Any) -> None:
+    """Run them together; the first failure, as itself, ends the others."""
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            for call in calls:
+                tasks.create_task(call)
+    except* (OutcomeUnknown, MintRefused, RemoteError) as errors:
+        first: BaseException = errors
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+    else:
+        return
+    raise first
+
+
+def _raise_refusal(code: object) -> None:
+    if isinstance(code, int) and code in REFUSALS:
+        text, wire_code = REFUSALS[code]
+        raise MintRefused(code, text, code=wire_code)
+
+
+def _batches(items: Sequence[_T], size: int) -> list[list[_T]]:
+    return [list(items[at : at + size]) for at in range(0, len(items), size)]
+
+
+def _signatures(body: Mapping[str, Any], outputs: Sequence[BlindedMessage]) -> list[BlindSignature]:
+    raw = body.get("signatures")
+    if not isinstance(raw, list) or len(raw) != len(outputs):
+        raise OutcomeUnknown("the mint signed another number of outputs")
+    signatures = [_signature(row) for row in raw]
+    for signature, output in zip(signatures, outputs, strict=True):
+        if (signature.amount, signature.id) != (output.amount, output.id):
+            raise OutcomeUnknown("the mint signed for another amount or keyset")
+    return signatures
+
+
+def _signature(raw: object) -> BlindSignature:
+    try:
+        return BlindSignature.from_dict(raw)
+    except RemoteError as error:
+        raise OutcomeUnknown("the mint's signature cannot be read") from error
+
+
+def _restored(
+    body: Mapping[str, Any], outputs: Sequence[BlindedMessage]
+) -> list[tuple[BlindedMessage, BlindSignature]]:
+    echoed, signatures = body.get("outputs"), body.get("signatures")
+    if not isinstance(echoed, list) or not isinstance(signatures, list):
+        raise OutcomeUnknown("the mint's restored outputs cannot be read")
+    ours = {output.B_: output for output in outputs}
+    found: dict[str, tuple[BlindedMessage, BlindSignature]] = {}
+    if len(echoed) != len(signatures):
+        raise OutcomeUnknown("the mint restored outputs and signatures that do not match")
+    for row, signature in zip(echoed, signatures, strict=True):
+        name = row.get("B_") if isinstance(row, dict) else None
+        if not isinstance(name, str) or name not in ours or name in found:
+            raise OutcomeUnknown("the mint restored an output that we did not ask for")
+        found[name] = (ours[name], _signature(signature))
+    return list(found.values())
+
+
+def _by_y(rows: object) -> dict[str, str]:
+    if not isinstance(rows, list):
+        raise OutcomeUnknown("the mint's states cannot be read")
+    states: dict[str, str] = {}
+    for row in rows:
+        y, state = (row.get("Y"), row.get("state")) if isinstance(row, dict) else (None, None)
+        if not isinstance(y, str) or state not in _STATES:
+            raise OutcomeUnknown("the mint's states cannot be read")
+        states[y] = state
+    return states
+
+
+def _quote(body: Mapping[str, Any], amount: int, unit: str) -> MintQuote:
+    """`amount` and `unit` are what we asked for; older mints do not repeat them."""
+    quote, request, state = body.get("quote"), body.get("request"), body.get("state")
+    expiry, stated = body.get("expiry"), body.get("amount")
+    if state is None and isinstance(body.get("paid"), bool):
+        state = "PAID" if body["paid"] else "UNPAID"
+    texts = isinstance(quote, str) and isinstance(request, str) and len(request) < 8_192
+    if not texts or state not in _QUOTE_STATES:
+        raise OutcomeUnknown("the mint's quote cannot be read")
+    known = isinstance(stated, int) and 0 < stated <= AMOUNT_MAX
+    if known and amount not in (0, stated):
+        raise OutcomeUnknown("the mint's quote is for another amount")
+    name = body.get("unit")
+    return MintQuote(
+        _word(str(quote)),
+        str(request),
+        stated if isinstance(stated, int) and known else amount,
+        name if isinstance(name, str) else unit,
+        str(state),
+        expiry if isinstance(expiry, int) and expiry > 0 else None,
+    )
+
+
+def _word(quote: str) -> str:
+    """A quote's id as part of a URL's path, and nothing more."""
+    if not quote.replace("-", "").replace("_", "").isalnum() or len(quote) > 200:
+        raise OutcomeUnknown("the mint's quote has an id we cannot use")
+    return quote
