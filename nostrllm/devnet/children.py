@@ -8,7 +8,6 @@ Each child leads a process group of its own, writes to its own log file, and rep
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import secrets
 import select
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from nostrllm.devnet import probes
-from nostrllm.errors import WorldError
+from nostrllm.errors import LocalError, WorldError
 
 HOST = "127.0.0.1"
 READY_S = 60.0  # a cold start without bytecode on a busy machine takes 18 s
@@ -37,6 +36,7 @@ class Part:
     `listens`: hand it a listening socket on its port (the mint), so that early requests wait
     instead of failing. `{port}` and `{fd}` in `arguments` are filled in. `answers` makes one real
     protocol round trip with the child's URL and raises OSError while there is no answer yet.
+    `ready_file`: a file the child writes when it is up, removed before each start.
     """
 
     name: str
@@ -47,6 +47,7 @@ class Part:
     path: str = ""
     listens: bool = False
     answers: Callable[[str], None] | None = None
+    ready_file: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -59,10 +60,11 @@ class Child:
 
     def __init__(self, part: Part) -> None:
         self.part = part
-        self._claim = _claim() if part.scheme else None
+        self._claim = _claim(part.folder / f"{part.name}.port") if part.scheme else None
         self.port: int = self._claim.getsockname()[1] if self._claim else 0
         self._process: subprocess.Popen[bytes] | None = None
         self._lifeline: int | None = None
+        self._report: int | None = None
 
     @property
     def name(self) -> str:
@@ -90,16 +92,24 @@ class Child:
 
     def start(self, *, timeout_s: float = READY_S) -> None:
         """Run it and return when it has answered once. Raises WorldError `devnet-failed`."""
+        self.launch()
+        self.await_ready(timeout_s=timeout_s)
+
+    def launch(self) -> None:
+        """Run it without waiting; `await_ready` is the other half."""
+        if self.part.ready_file is not None:
+            self.part.ready_file.unlink(missing_ok=True)
+        self._report = self._spawn()
+
+    def await_ready(self, *, timeout_s: float = READY_S) -> None:
+        """Return when it has answered once. Raises WorldError `devnet-failed`, and it is gone."""
         deadline = time.monotonic() + timeout_s
-        report = self._spawn()
         try:
-            self._await_report(report, deadline)
+            self._await_report(deadline)
             self._await_answer(deadline)
         except BaseException:
             self.kill()
             raise
-        finally:
-            os.close(report)
 
     def stop(self, *, timeout_s: float = STOP_S) -> None:
         """End it and its children: SIGTERM, then after `timeout_s` SIGKILL. Gives the port back."""
@@ -125,9 +135,10 @@ class Child:
         if self._process is not None:
             self._signal(signal.SIGKILL)
             self._process.wait()
-        if self._lifeline is not None:
-            os.close(self._lifeline)
-            self._lifeline = None
+        for fd in (self._lifeline, self._report):
+            if fd is not None:
+                os.close(fd)
+        self._lifeline = self._report = None
 
     def restart(self) -> None:
         """Kill it and start it again with the same address and state."""
@@ -169,29 +180,35 @@ class Child:
             listening.close()  # else a dead mint would look like a hanging one
         return report
 
-    def _await_report(self, report: int, deadline: float) -> None:
-        while not select.select([report], [], [], 0.1)[0]:
+    def _await_report(self, deadline: float) -> None:
+        if self._report is None:
+            raise LocalError(f"{self.name} was not launched")
+        while not select.select([self._report], [], [], 0.1)[0]:
             if time.monotonic() > deadline:
                 raise self._failed("did not start in time")
-        line = os.read(report, 4096)
-        if not line:  # the pipe closed: it died
+        said = os.read(self._report, 4096)
+        os.close(self._report)
+        self._report = None
+        if not said:  # the pipe closed: it died
             raise self._failed("died while starting")
-        json.loads(line)
 
     def _await_answer(self, deadline: float) -> None:
-        if self.part.answers is None:
-            return
-        while True:
+        while not self._is_up():
+            if self.exit_code() is not None:
+                raise self._failed("died while starting")
+            if time.monotonic() > deadline:
+                raise self._failed("did not answer in time")
+            time.sleep(0.02)
+
+    def _is_up(self) -> bool:
+        if self.part.ready_file is not None and not self.part.ready_file.exists():
+            return False
+        if self.part.answers is not None:
             try:
                 self.part.answers(self.url)
             except OSError:
-                if self.exit_code() is not None:
-                    raise self._failed("died while starting") from None
-                if time.monotonic() > deadline:
-                    raise self._failed("did not answer in time") from None
-                time.sleep(0.02)
-            else:
-                return
+                return False
+        return True
 
     def _failed(self, what: str) -> WorldError:
         return WorldError(f"{self.name} {what}; its log is {self.log}", code="devnet-failed")
@@ -262,23 +279,39 @@ def module_part(
     folder: Path,
     module: str,
     *arguments: str,
-    answers: Callable[[str], None] | None = None,
+    ready_file: Path | None = None,
 ) -> Part:
-    """A daemon that is `python -m module arguments…`; ready when `answers` stops raising."""
+    """A daemon that is `python -m module arguments…`; ready when it has written `ready_file`."""
     words = (_literal(module), *map(_literal, arguments))
-    return Part(name, "module", folder, words, answers=answers)
+    return Part(name, "module", folder, words, ready_file=ready_file)
 
 
 def _literal(word: object) -> str:
     return str(word).replace("{", "{{").replace("}", "}}")
 
 
-def _claim() -> socket.socket:
+def _claim(memory: Path) -> socket.socket:
+    """A socket bound to the port that `memory` has of the last run, or to a free one."""
+    memory.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    last = memory.read_text() if memory.exists() else ""
+    claim = _bind(int(last)) if last.isdecimal() and int(last) < 1 << 16 else None
+    claim = claim or _bind(0)
+    if claim is None:
+        raise WorldError(f"no port of {HOST} is free", code="devnet-failed")
+    memory.write_text(str(claim.getsockname()[1]))
+    return claim
+
+
+def _bind(port: int) -> socket.socket | None:
     claim = socket.socket()
     claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     if hasattr(socket, "SO_REUSEPORT"):  # what llama.cpp's server asks for
         claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-    claim.bind((HOST, 0))
+    try:
+        claim.bind((HOST, port))
+    except OSError:
+        claim.close()
+        return None
     return claim
 
 

@@ -7,6 +7,7 @@ import json
 from urllib.parse import urlsplit
 
 TIMEOUT_S = 5.0
+BODY_BYTES_MAX = 1 << 22
 
 
 def relay_answers(url: str) -> None:
@@ -33,14 +34,29 @@ def model_answers(url: str) -> None:
     _get(url, "/health")
 
 
-def _get(url: str, path: str) -> None:
-    connection = http.client.HTTPConnection(urlsplit(url).netloc, timeout=TIMEOUT_S)
+def first_model(url: str) -> str:
+    """The first model that an OpenAI-compatible server lists; `url` as the API's base. OSError."""
+    try:
+        return str(
+            json.loads(_get(url, urlsplit(url).path.rstrip("/") + "/models"))["data"][0]["id"]
+        )
+    except (ValueError, LookupError, TypeError):
+        raise OSError("it lists no model") from None
+
+
+def _get(url: str, path: str) -> bytes:
+    parts = urlsplit(url)
+    secure = parts.scheme == "https"
+    kind = http.client.HTTPSConnection if secure else http.client.HTTPConnection
+    connection = kind(parts.netloc, timeout=TIMEOUT_S)
     try:
         connection.request("GET", path)
-        status = connection.getresponse().status
+        response = connection.getresponse()
+        status, body = response.status, response.read(BODY_BYTES_MAX)
     except http.client.HTTPException as error:
         raise OSError(str(error)) from None
     finally:
         connection.close()
     if status != 200:
         raise OSError(f"{path} answered {status}")
+    return body

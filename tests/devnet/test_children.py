@@ -83,24 +83,30 @@ def test_stop_ends_the_child_in_order(tmp_path: Path) -> None:
     socket.create_server(("127.0.0.1", relay.port)).close()
 
 
+def test_address_is_the_same_in_the_next_run(tmp_path: Path) -> None:
+    """A wallet that holds coins of the mint finds it again where it was."""
+    with start_relay(tmp_path) as first:
+        url = first.url
+    with start_relay(tmp_path) as second:
+        assert second.url == url
+        with start_relay(tmp_path / "other") as other:
+            assert other.url != url
+
+
 def test_child_that_dies_at_start_is_an_error_with_its_log(tmp_path: Path) -> None:
     """The error names the log file, and the log holds the reason."""
     with pytest.raises(WorldError, match=r"died while starting.*\.log") as caught:
-        start(module_part("absent", tmp_path, "no_such_module_here", answers=_never))
+        start(module_part("absent", tmp_path, "no_such_module_here", ready_file=tmp_path / "up"))
     assert caught.value.code == "devnet-failed"
     assert "no_such_module_here" in (tmp_path / "absent.log").read_text()
 
 
 def test_child_that_never_answers_is_killed(tmp_path: Path) -> None:
     """A child that does not become ready within its time is ended, not left behind."""
-    child = Child(module_part("mute", tmp_path, "http.server", "0", answers=_never))
+    child = Child(module_part("mute", tmp_path, "http.server", "0", ready_file=tmp_path / "up"))
     with pytest.raises(WorldError, match="mute"):
         child.start(timeout_s=0.5)
     assert child.exit_code() is not None
-
-
-def _never(_: str) -> None:
-    raise OSError("not yet")
 
 
 PARENT = """
