@@ -133,7 +133,8 @@ class OpenAIEngine:
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s)
         headers = {**self._headers, "Content-Type": "application/json"} if sent else self._headers
-        connector = aiohttp.TCPConnector(force_close=True)
+        # aiohttp would start a C resolver for every connector where aiodns happens to be installed
+        connector = aiohttp.TCPConnector(force_close=True, resolver=aiohttp.ThreadedResolver())
         async with aiohttp.ClientSession(
             connector=connector, timeout=timeout, auto_decompress=False
         ) as session:

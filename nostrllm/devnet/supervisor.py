@@ -7,6 +7,7 @@ meanwhile. Both belong in the main thread, see `devnet.children`.
 from __future__ import annotations
 
 import fcntl
+import importlib.util
 import json
 import os
 import secrets
@@ -101,6 +102,7 @@ class Devnet:
         self._failures: dict[str, tuple[int, float]] = {}
 
     def __enter__(self) -> Devnet:
+        _check_extra(embedded_model=self.options.engine_url is None)
         self._state.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(_alone(self._state / "devnet.lock"))
@@ -272,6 +274,17 @@ def _alone(lock: Path) -> Iterator[None]:
                 f"another devnet runs in {lock.parent}", code="devnet-failed"
             ) from None
         yield
+
+
+def _check_extra(*, embedded_model: bool) -> None:
+    needed = ("cashu", "xllamacpp") if embedded_model else ("cashu",)
+    missing = [name for name in needed if importlib.util.find_spec(name) is None]
+    if missing:
+        raise WorldError(
+            f"the devnet needs {' and '.join(missing)}; run `pip install 'nostrllm[devnet]'` "
+            "or put `--extra devnet` after `uv run`",
+            code="devnet-failed",
+        )
 
 
 def _sold(engine_url: str) -> Model:
