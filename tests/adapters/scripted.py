@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-
-import orjson
 
 Script = Callable[["Wire"], Awaitable[None]]
 
@@ -29,7 +28,7 @@ class Wire:
 
     async def status(self, status: int, error: Any = None) -> None:
         """A whole answer that is no stream."""
-        body = orjson.dumps(error)
+        body = json.dumps(error).encode()
         head = f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
         await self.send(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body)
 
@@ -46,7 +45,7 @@ class Wire:
 
     async def event(self, value: Any) -> None:
         """One event; a str goes out as it is."""
-        data = value.encode() if isinstance(value, str) else orjson.dumps(value)
+        data = value.encode() if isinstance(value, str) else json.dumps(value).encode()
         await self.part(b"data: " + data + b"\n\n")
 
     async def text(self, text: str, **more: Any) -> None:
@@ -99,7 +98,7 @@ async def _request(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -
     pairs = (line.split(": ", 1) for line in head[1:] if line)
     headers = {name.lower(): value for name, value in pairs}
     size = int(headers.get("content-length", "0"))
-    body = orjson.loads(await reader.readexactly(size)) if size else {}
+    body = json.loads(await reader.readexactly(size)) if size else {}
     return Wire(body, headers, writer, head[0].split(" ")[1])
 
 
