@@ -28,6 +28,7 @@ from nostrllm.wire.message import (
 )
 
 LABEL: Final = "nostrllm"
+CLOSING: Final = "closing"
 HEARTBEAT_S_MIN: Final = 60
 HEARTBEAT_S_MAX: Final = 3_600
 
@@ -76,6 +77,7 @@ class Announcement(Wire):
     relays: tuple[RelayUrl, ...] = Field(min_length=1, max_length=32)
     payment_key: str = Field(pattern=r"^0[23][0-9a-f]{64}$")
     instance: str = Field(min_length=1, max_length=64)
+    closing: bool = False
     price_seq: int = Field(ge=0, le=1 << 53)
     price_root: Hex32
     profile: Profile
@@ -104,6 +106,8 @@ def announcement_draft(announcement: Announcement, *, nprofile: str, version: st
         ("prices", str(announcement.price_seq), announcement.price_root),
         ("expiration", str(announcement.expiration)),
     ]
+    if announcement.closing:
+        tags.append(("status", CLOSING))
     content = announcement.profile.as_json()
     return Draft(kinds.ANNOUNCEMENT, content, announcement.created_at, tuple(tags))
 
@@ -122,6 +126,7 @@ def parse_announcement(event: Event) -> Announcement:
         "relays": tuple(event.values("relay"))[:33],
         "payment_key": event.value("payment-key") or "",
         "instance": event.value("instance") or "",
+        "closing": event.value("status") == CLOSING,
         "price_seq": _number(prices[1]),
         "price_root": prices[2],
         "profile": parse(_PROFILE, event.content),

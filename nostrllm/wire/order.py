@@ -266,6 +266,12 @@ class Answer(_FromProvider):
 
 FromProvider = Annotated[Accepted | Refused | Result | Answer, Field(discriminator="type")]
 
+
+class _Envelope(Wire):
+    reply: ReplyTo
+
+
+_ENVELOPE: Final = TypeAdapter(_Envelope)
 _FROM_CLIENT: Final[TypeAdapter[Order | Query | TopUp | Refund | Cancel | Ack]] = TypeAdapter(
     FromClient
 )
@@ -275,6 +281,14 @@ _FROM_PROVIDER: Final[TypeAdapter[Accepted | Refused | Result | Answer]] = TypeA
 def parse_from_client(text: str) -> Order | Query | TopUp | Refund | Cancel | Ack:
     """The content of a rumor that a client wrote. Raises RemoteError."""
     return parse(_FROM_CLIENT, text)
+
+
+def parse_reply(text: str) -> ReplyTo | None:
+    """Where a message that was refused wants its answer, if that much of it can be read."""
+    try:
+        return parse(_ENVELOPE, text).reply
+    except RemoteError:
+        return None
 
 
 def parse_from_provider(text: str) -> Accepted | Refused | Result | Answer:

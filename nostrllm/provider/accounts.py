@@ -1,0 +1,254 @@
+"""Accounts: a token in, a balance, a token out.
+
+An account belongs to the key that writes to us; it holds what is smaller than a coin, and whatever
+a client puts there. A top-up and a refund are written down before the mint is asked, like an order.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Sequence
+from typing import Final, Literal
+
+import structlog
+
+from nostrllm.core import ledger
+from nostrllm.core.money import unit_msat
+from nostrllm.errors import RemoteError, WorldError
+from nostrllm.ports import Conflict, Row, Write
+from nostrllm.provider.admit import Admission, Letter
+from nostrllm.provider.reply import Letterbox
+from nostrllm.provider.settle import Settler
+from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.ticket import address_of, post
+from nostrllm.purse import Outcome
+from nostrllm.wire.chat import sats
+from nostrllm.wire.event import Event
+from nostrllm.wire.message import Wire
+from nostrllm.wire.order import Answer, Change, Problem
+from nostrllm.wire.token import Token, encode_token
+
+#: A refund is paid in coins of this unit.
+REFUND_UNIT: Final = "sat"
+
+#: Kept back from a refund for the fee of the swap that makes the coins, in units.
+FEE_UNITS: Final = 2
+
+log = structlog.get_logger()
+
+
+class Accounts:
+    """Top-ups, refunds and balances, for our client and for people."""
+
+    def __init__(
+        self,
+        world: World,
+        shop: Shop,
+        admission: Admission,
+        letterbox: Letterbox,
+        settler: Settler,
+    ) -> None:
+        self._world = world
+        self._shop = shop
+        self._admission = admission
+        self._letterbox = letterbox
+        self._settler = settler
+        self._running: set[str] = set()
+
+    def runs(self, transfer_id: str) -> bool:
+        """Is this process working on the transfer?"""
+        return transfer_id in self._running
+
+    async def balance_msat(self, pubkey: str) -> int:
+        """What an account holds; 0 for one we do not know."""
+        rows = await self._world.store.read("account_get", pubkey=pubkey)
+        return int(rows[0]["balance_msat"]) if rows else 0
+
+    async def statement(self, pubkey: str) -> Event:
+        """The account as it stands, signed."""
+        rows = await self._world.store.read("account_get", pubkey=pubkey)
+        seq, balance = (int(rows[0]["seq"]), int(rows[0]["balance_msat"])) if rows else (0, 0)
+        return await self._settler.statement(pubkey, seq, balance)
+
+    async def top_up(self, letter: Letter, token: str) -> None:
+        """Swap a token into the account of the letter's author, and tell him."""
+        known = await self._world.store.read("transfer_get", id=letter.id)
+        if known:
+            await self._letterbox.send_again(letter.id)
+            return
+        plan = await self._admission.plan(letter.id, token, ladder=False)
+        worth = plan.net * unit_msat(plan.unit)
+        if await self.balance_msat(letter.author) + worth > self._shop.balance_msat_max:
+            raise RemoteError(
+                f"an account may hold {sats(self._shop.balance_msat_max)} at most",
+                code="payment-amount-high",
+            )
+        self._running.add(letter.id)
+        insert = self._insert(letter, "topup", plan.mint, plan.unit, worth)
+        try:
+            await self._world.store.commit(insert, *plan.writes)
+        except Conflict as conflict:
+            if conflict.name == "transfer_insert":
+                return
+            raise RemoteError(
+                "these coins were used here before", code="payment-token-spent"
+            ) from None
+        rows = await self._world.store.read("transfer_get", id=letter.id)
+        await self.finish(rows[0])
+
+    async def refund(self, letter: Letter) -> None:
+        """Pay the whole coins of a balance out as a token, and tell the author."""
+        if await self._world.store.read("transfer_get", id=letter.id):
+            await self._letterbox.send_again(letter.id)
+            return
+        balance = await self.balance_msat(letter.author)
+        units = balance // unit_msat(REFUND_UNIT) - FEE_UNITS
+        if units < 1:
+            raise RemoteError(
+                f"your balance of {sats(balance)} is less than a coin and the fee to make it",
+                code="account-insufficient",
+            )
+        held = (units + FEE_UNITS) * unit_msat(REFUND_UNIT)
+        mint = await self._fullest_mint(units)
+        take = Write("account_take", {"pubkey": letter.author, "msat": held}, rows=1)
+        hold = ledger.account_held(letter.id, letter.author, held)
+        self._running.add(letter.id)
+        insert = self._insert(letter, "refund", mint, REFUND_UNIT, held)
+        try:
+            await self._world.store.commit(
+                insert, take, *post(f"held:{letter.id}", hold, self._world.now_s())
+            )
+        except Conflict as conflict:
+            if conflict.name == "transfer_insert":
+                return
+            raise RemoteError("your balance changed", code="account-insufficient") from None
+        rows = await self._world.store.read("transfer_get", id=letter.id)
+        await self.finish(rows[0])
+
+    async def _fullest_mint(self, units: int) -> str:
+        balances = await self._world.purse.balance()
+        mints = [(amount, mint) for (mint, unit), amount in balances.items() if unit == REFUND_UNIT]
+        amount, mint = max(mints, default=(0, ""))
+        if amount < units + FEE_UNITS:
+            raise WorldError("the provider has no coins at hand; try again later", code="busy")
+        return mint
+
+    def _insert(
+        self, letter: Letter, kind: Literal["topup", "refund"], mint: str, unit: str, msat: int
+    ) -> Write:
+        return Write(
+            "transfer_insert",
+            {
+                "id": letter.id,
+                "kind": kind,
+                "author": letter.author,
+                "dialect": letter.address.dialect,
+                "reply_key": letter.address.key,
+                "reply_relays": json.dumps(letter.address.relays),
+                "mint": mint,
+                "unit": unit,
+                "msat": msat,
+                "at": self._world.now_s(),
+            },
+        )
+
+    # carrying out, now or after a restart
+
+    async def finish(self, row: Row) -> bool:
+        """Take a stored transfer to its end: the mint's answer, the books, the reply.
+
+        False while the mint has not answered.
+        """
+        self._running.add(row["id"])
+        try:
+            return await self._finish(row)
+        finally:
+            self._running.discard(row["id"])
+
+    async def _finish(self, row: Row) -> bool:
+        if row["kind"] == "topup":
+            outcome = await self._world.purse.run(row["id"], self._topped_up(row))
+        else:
+            outcome = await self._pay_out(row)
+        if outcome.state == "PREPARED":
+            log.warning("transfer_pending", transfer=str(row["id"])[:16])
+            return False
+        await self.tell(row["id"], outcome.code)
+        return True
+
+    async def _pay_out(self, row: Row) -> Outcome:
+        units = int(row["msat"]) // unit_msat(row["unit"]) - FEE_UNITS
+        return await self._world.purse.send_out(
+            row["id"], row["mint"], row["unit"], units, self._refunded(row)
+        )
+
+    def _topped_up(self, row: Row) -> Callable[[Outcome], Sequence[Write]]:
+        def then(outcome: Outcome) -> Sequence[Write]:
+            if outcome.state != "DONE":
+                return [_moved(row, "refused", 0)]
+            net = outcome.net * unit_msat(row["unit"])
+            lines = ledger.topped_up(row["author"], row["mint"], net)
+            return [
+                _moved(row, "done", net),
+                Write("account_add", {"pubkey": row["author"], "msat": net}),
+                *post(f"topup:{row['id']}", lines, self._world.now_s()),
+            ]
+
+        return then
+
+    def _refunded(self, row: Row) -> Callable[[Outcome], Sequence[Write]]:
+        def then(outcome: Outcome) -> Sequence[Write]:
+            coin, held = unit_msat(row["unit"]), int(row["msat"])
+            units = held // coin - FEE_UNITS
+            change, fee = (units * coin, outcome.fee * coin) if outcome.state == "DONE" else (0, 0)
+            back = max(0, held - change - fee)
+            lines = ledger.refunded(row["id"], row["author"], row["mint"], held, change, fee)
+            writes = [_moved(row, "done" if change else "refused", change)]
+            if back:
+                writes.append(Write("account_add", {"pubkey": row["author"], "msat": back}))
+            return [*writes, *post(f"refund:{row['id']}", lines, self._world.now_s())]
+
+        return then
+
+    async def tell(self, transfer_id: str, code: str | None = None) -> None:
+        """Store and send the reply to a finished transfer; once."""
+        row = (await self._world.store.read("transfer_get", id=transfer_id))[0]
+        token = None
+        if row["kind"] == "refund" and row["state"] == "done":
+            token = await self._world.purse.token_of(transfer_id)
+        reply = await self._reply(row, token, code)
+        outgoing = await self._letterbox.seal(address_of(row), reply)
+        await self._world.store.commit(*self._letterbox.store(transfer_id, outgoing))
+        self._letterbox.wake()
+
+    async def _reply(self, row: Row, token: Token | None, code: str | None) -> Wire | list[str]:
+        refused = row["state"] == "refused"
+        problem = None
+        if refused:
+            problem = Problem(
+                code=code or "payment-token-invalid", message="the mint did not take it"
+            )
+        balance = await self.balance_msat(row["author"])
+        text = encode_token(token) if token else ""
+        if address_of(row).dialect == "client":
+            change = None
+            if token:
+                change = Change(mint=token.mint, unit=token.unit, amount=token.amount, token=text)
+            statement = await self.statement(row["author"])
+            return Answer(
+                to=row["id"],
+                balance_msat=balance,
+                statement=statement.as_dict(),
+                state=row["state"],
+                change=change,
+                problem=problem,
+            )
+        if problem is not None:
+            return [f"{problem.message}. Your balance is {sats(balance)}. [{problem.code}]"]
+        if token:
+            return [f"Refund of {token.amount} {token.unit}; {sats(balance)} stay here.", text]
+        return [f"{sats(row['msat'])} added. Your balance is {sats(balance)}."]
+
+
+def _moved(row: Row, state: str, msat: int) -> Write:
+    return Write("transfer_move", {"id": row["id"], "state": state, "msat": msat}, rows=1)

@@ -1,0 +1,225 @@
+"""Everything that can refuse an order, before anything is taken: one straight list of checks.
+
+What comes out is a job whose every price, limit and coin is known. A refusal here leaves no trace:
+the same coins may come again.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from nostrllm.core.money import (
+    affordable_tokens,
+    cost_msat,
+    prompt_estimate,
+    unit_msat,
+)
+from nostrllm.core.order import Order
+from nostrllm.errors import RemoteError
+from nostrllm.provider.announce import Announcer
+from nostrllm.provider.reply import Address
+from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.ticket import Job, Ticket
+from nostrllm.purse import Plan
+from nostrllm.wire.announcement import ModelOffer
+from nostrllm.wire.order import AccountPayment, ChatRequest, Usage
+from nostrllm.wire.order import Order as ClientOrder
+from nostrllm.wire.token import parse_token
+
+#: An order that cannot pay for this many tokens of answer is not worth its prompt.
+ANSWER_TOKENS_MIN: Final = 16
+
+#: Change has about so many coins; what receiving it costs depends on that.
+CHANGE_COINS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A private message that arrived, its author proved by the seal.
+
+    `id` is the rumor's, `wrap` the id of the event that carried it. `alone` is False when the
+    message went to others too.
+    """
+
+    id: str
+    wrap: str
+    author: str
+    created_at: int
+    text: str
+    address: Address
+    alone: bool = True
+
+    def to(self, address: Address) -> Letter:
+        """The letter with another place to answer to."""
+        return replace(self, address=address)
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What is asked for, whoever asked and in whatever dialect."""
+
+    letter: Letter
+    address: Address
+    offer: ModelOffer
+    price_id: str
+    request: ChatRequest
+    ceiling_msat: int | None
+    token: str | None
+    wants_ecash: bool
+    commitment: str
+    deadline: int
+    end_by: int | None = None
+    chunk_s: float | None = None
+
+
+class Admission:
+    """Turns wishes into jobs, or refuses them with RemoteError or, for the world, WorldError."""
+
+    def __init__(self, world: World, shop: Shop, announcer: Announcer) -> None:
+        self._world = world
+        self._shop = shop
+        self._announcer = announcer
+
+    def wish(self, letter: Letter, order: ClientOrder) -> Wish:
+        """What an order of our client asks for."""
+        if order.deadline <= self._world.now_s():
+            raise RemoteError("the order's deadline has passed", code="deadline")
+        payment = order.payment
+        return Wish(
+            letter=letter,
+            address=Address("client", letter.author, order.reply.key, tuple(order.reply.relays)),
+            offer=self._announcer.promised(order.price, order.model),
+            price_id=order.price,
+            request=order.body,
+            ceiling_msat=order.ceiling_msat,
+            token=None if isinstance(payment, AccountPayment) else payment.token,
+            wants_ecash=order.change == "ecash",
+            commitment=order.c,
+            deadline=min(order.deadline, self._world.now_s() + 3_600),
+            end_by=order.end_by,
+            chunk_s=None if order.chunk_ms is None else order.chunk_ms / 1_000,
+        )
+
+    async def admit(self, wish: Wish) -> Job:
+        """The job, with its swap planned or its hold sized; nothing is committed yet."""
+        prompt = self._prompt_tokens(wish)
+        if wish.token is not None:
+            plan: Plan | None = await self.plan(wish.letter.id, wish.token, ladder=True)
+            order = self._token_order(wish, plan, await self._change_fee(plan))
+        else:
+            plan = None
+            order = await self._account_order(wish, prompt)
+        least = cost_msat(wish.offer.price, Usage(prompt=prompt, completion=ANSWER_TOKENS_MIN))
+        budget = order.budget_msat if plan is None else order.ceiling_msat - order.fee_msat
+        if budget < least:
+            raise RemoteError(
+                f"this would cost at least {least + order.fee_msat} msat, fees included; "
+                f"{budget + order.fee_msat} are offered",
+                code="account-insufficient" if plan is None else "payment-amount-low",
+            )
+        ticket = Ticket(
+            id=wish.letter.id,
+            wrap=wish.letter.wrap,
+            address=wish.address,
+            model=wish.offer.id,
+            price_id=wish.price_id,
+            order=order,
+            mint=plan.mint if plan else "",
+            unit=plan.unit if plan else "",
+            commitment=wish.commitment,
+            deadline=wish.deadline,
+        )
+        return Job(
+            ticket=ticket,
+            offer=wish.offer,
+            request=wish.request,
+            body=self._body(wish, prompt, budget),
+            plan=plan,
+            prompt_tokens=prompt,
+            end_by=wish.end_by,
+            chunk_s=wish.chunk_s,
+        )
+
+    async def plan(self, op_id: str, text: str, *, ladder: bool) -> Plan:
+        """The swap of a token for an order (kept apart as a ladder) or into an account."""
+        token = parse_token(text)
+        if token.mint.rstrip("/") not in self._shop.mints:
+            raise RemoteError(
+                "tokens of this mint are not accepted here; take one of "
+                + ", ".join(self._shop.mints),
+                code="payment-mint-unaccepted",
+            )
+        worth = token.amount * unit_msat(token.unit)
+        if worth > self._shop.payment_msat_max:
+            raise RemoteError(
+                f"a token may be worth {self._shop.payment_msat_max // 1_000} sat at most",
+                code="payment-amount-high",
+            )
+        state = "held" if ladder else "free"
+        return await self._world.purse.plan_receive(
+            op_id, token, ladder=ladder, owner=op_id if ladder else "", proof_state=state
+        )
+
+    async def _change_fee(self, plan: Plan) -> int:
+        """What receiving our change will cost the client, in units."""
+        keysets = await self._world.mints.at(plan.mint).keysets()
+        active = [k.fee_ppk for k in keysets.values() if k.active and k.unit == plan.unit]
+        return -(-CHANGE_COINS * min(active, default=0) // 1_000)
+
+    def _token_order(self, wish: Wish, plan: Plan, change_fee: int) -> Order:
+        coin = unit_msat(plan.unit)
+        worth = plan.amount * coin
+        ceiling = worth if wish.ceiling_msat is None else wish.ceiling_msat
+        if worth < ceiling:
+            raise RemoteError(
+                f"the token is worth {worth} msat, less than the ceiling of {ceiling}",
+                code="payment-amount-low",
+            )
+        return Order(
+            funding="token",
+            ceiling_msat=ceiling,
+            fee_msat=plan.fee * coin,
+            unit_msat=coin,
+            change_fee_units=change_fee,
+            wants_ecash=wish.wants_ecash,
+        )
+
+    async def _account_order(self, wish: Wish, prompt: int) -> Order:
+        rows = await self._world.store.read("account_get", pubkey=wish.letter.author)
+        balance = int(rows[0]["balance_msat"]) if rows else 0
+        answer = min(wish.request.max_tokens or wish.offer.max_tokens, wish.offer.max_tokens)
+        most = cost_msat(wish.offer.price, Usage(prompt=prompt * 2, completion=answer))
+        ceiling = most if wish.ceiling_msat is None else wish.ceiling_msat
+        hold = min(balance, ceiling)
+        if not rows or not balance:
+            raise RemoteError("your account here is empty", code="account-insufficient")
+        return Order(
+            funding="account",
+            ceiling_msat=ceiling,
+            wants_ecash=False,
+            state="paid",
+            net_msat=hold,
+        )
+
+    def _prompt_tokens(self, wish: Wish) -> int:
+        request = wish.request
+        if request.size_bytes > self._shop.limits.request_bytes_max:
+            raise RemoteError("the prompt is too large", code="message-too-large")
+        tokens = prompt_estimate(request.size_bytes, len(request.messages))
+        # The estimate is on the high side, so only twice the window is surely too long; the engine
+        # says no for what lies between, and that is free.
+        if tokens > 2 * wish.offer.context:
+            raise RemoteError(
+                f"about {tokens} tokens do not fit into {wish.offer.context}",
+                code="context-too-long",
+            )
+        return min(tokens, wish.offer.context)
+
+    def _body(self, wish: Wish, prompt: int, budget_msat: int) -> dict[str, Any]:
+        body = wish.request.as_body()
+        asked = wish.request.max_tokens or wish.offer.max_tokens
+        paid_for = affordable_tokens(wish.offer.price, prompt, budget_msat)
+        body["max_tokens"] = max(1, min(asked, wish.offer.max_tokens, paid_for))
+        body["model"] = self._shop.model(wish.offer.id).upstream
+        return body

@@ -1,0 +1,206 @@
+"""The provider as the relays see him: announcement, price list, profile and relay lists.
+
+Every list that was signed is kept for seven days and prices come from that copy: a client pins a
+list by its event id, so what he saw is what he pays.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from typing import Final
+
+import structlog
+
+from nostrllm.errors import RemoteError
+from nostrllm.ports import Filter, Write
+from nostrllm.provider.shop import Shop, World
+from nostrllm.wire import kinds
+from nostrllm.wire.announcement import (
+    PROMISE_S_MAX,
+    Announcement,
+    ModelOffer,
+    PricePage,
+    Profile,
+    announcement_draft,
+    parse_announcement,
+    parse_price_page,
+    price_draft,
+    price_pages,
+    price_root,
+)
+from nostrllm.wire.event import Draft, Event, parse_event
+
+#: A pinned list is honoured for so long after its promise, for clocks and relays that lag.
+GRACE_S: Final = 60
+KEEP_S: Final = 7 * 86_400
+
+#: A list is signed anew this long before its promise runs out.
+RENEW_S: Final = 300
+
+log = structlog.get_logger()
+
+
+class Announcer:
+    """Signs and publishes what the shop sells, and knows every price it has promised."""
+
+    def __init__(self, world: World, shop: Shop, *, payment_key: str, nprofile: str) -> None:
+        self._world = world
+        self._shop = shop
+        self._payment_key = payment_key
+        self._nprofile = nprofile
+        self._pages: dict[str, PricePage] = {}
+        self._current: dict[str, str] = {}  # model id → price page event id
+        self._instance = ""
+        self._seq = 0
+        self.usurped = False
+
+    async def open(self) -> None:
+        """Read back the lists promised before, and this store's instance name."""
+        store = self._world.store
+        rows = await store.read("meta_get", name="instance")
+        self._instance = str(rows[0]["value"]) if rows else secrets.token_hex(8)
+        if not rows:
+            await store.commit(Write("meta_set", {"name": "instance", "value": self._instance}))
+        for row in await store.read("price_pages_all"):
+            event = parse_event(json.loads(row["content"]))
+            self._pages[event.id] = parse_price_page(event)
+            self._seq = max(self._seq, self._pages[event.id].seq)
+
+    def promised(self, price_id: str, model_id: str) -> ModelOffer:
+        """The model as the pinned list priced it.
+
+        Raises RemoteError: `price-expired` for a list that is unknown or no longer binding,
+        `model-unknown`.
+        """
+        page = self._pages.get(price_id)
+        if page is None or self._world.now_s() > page.valid_until + GRACE_S:
+            raise RemoteError(
+                "this price list no longer binds; read the newest", code="price-expired"
+            )
+        for offer in page.models:
+            if offer.id == model_id:
+                return offer
+        raise RemoteError(f"no model {model_id[:64]!r} in this price list", code="model-unknown")
+
+    def current(self, model_id: str) -> tuple[ModelOffer, str]:
+        """A model's price now, and the list that says so. Raises RemoteError `model-unknown`."""
+        self._shop.model(model_id)
+        price_id = self._current[model_id]
+        return self.promised(price_id, model_id), price_id
+
+    # publishing
+
+    async def introduce(self) -> None:
+        """Profile, relay lists and handler: what other clients need to find and write to us."""
+        relays = self._shop.relays
+        profile = {"name": self._shop.name, "about": self._shop.about, "bot": True}
+        tags_10002 = tuple(("r", url) for url in relays)
+        tags_10050 = tuple(("relay", url) for url in relays)
+        handler = (("d", self._shop.d), ("k", str(kinds.MESSAGE)), ("k", str(kinds.DM)))
+        for kind, content, tags in (
+            (kinds.PROFILE, json.dumps(profile, ensure_ascii=False), ()),
+            (kinds.RELAY_LIST, "", tags_10002),
+            (kinds.DM_RELAYS, "", tags_10050),
+            (kinds.HANDLER, json.dumps(profile, ensure_ascii=False), handler),
+        ):
+            at = await self._next_time(f"{kind}")
+            await self._publish(await self._world.identity.sign(Draft(kind, content, at, tags)))
+
+    async def publish(self) -> bool:
+        """A fresh price list, then the announcement that names it. True if a relay took it."""
+        now = self._world.now_s()
+        self._seq += 1
+        models = [model.offer for model in self._shop.models]
+        valid_until = now + PROMISE_S_MAX
+        for page in price_pages(models, seq=self._seq, valid_until=valid_until):
+            at = await self._next_time(f"{kinds.PRICE_LIST}:{page.page}")
+            draft = price_draft(page, self._shop.d, at, valid_until + GRACE_S)
+            event = await self._world.identity.sign(draft)
+            await self._keep(event, page)
+            await self._publish(event)
+        return await self._announce(models, closing=False)
+
+    async def close(self) -> None:
+        """Say that no more orders are taken."""
+        await self._announce([model.offer for model in self._shop.models], closing=True)
+
+    async def run(self) -> None:
+        """Publish again before the heartbeat or the price promise runs out, for ever."""
+        pause = min(self._shop.heartbeat_s, PROMISE_S_MAX - RENEW_S) * 0.9
+        while True:
+            await self._world.clock.sleep(pause)
+            await self.publish()
+
+    async def watch(self) -> None:
+        """Notice another daemon that sells under our key, and stop selling when it is newer."""
+        own = Filter(kinds=(kinds.ANNOUNCEMENT,), authors=(self._world.identity.pubkey,))
+        async with self._world.relays.subscribe("own-announcement", [own], stored_s=86_400) as news:
+            async for event in news:
+                self._compare(event)
+
+    def _compare(self, event: Event) -> None:
+        try:
+            other = parse_announcement(event)
+        except RemoteError:
+            return
+        if other.d == self._shop.d and other.instance != self._instance and not other.closing:
+            newer = other.created_at >= self._last_announced
+            if newer and not self.usurped:
+                log.error("key_used_elsewhere", instance=other.instance)
+                self.usurped = True
+
+    _last_announced = 0
+
+    async def _announce(self, models: list[ModelOffer], *, closing: bool) -> bool:
+        at = await self._next_time(f"{kinds.ANNOUNCEMENT}")
+        announcement = Announcement(
+            pubkey=self._world.identity.pubkey,
+            d=self._shop.d,
+            created_at=at,
+            expiration=at + (60 if closing else self._shop.heartbeat_s * 2),
+            mints=self._shop.mints,
+            relays=self._shop.relays,
+            payment_key=self._payment_key,
+            instance=self._instance,
+            closing=closing,
+            price_seq=self._seq,
+            price_root=price_root(models),
+            profile=Profile(
+                name=self._shop.name,
+                about=self._shop.about,
+                limits=self._shop.limits,
+                terms=self._shop.terms,
+            ),
+        )
+        draft = announcement_draft(
+            announcement, nprofile=self._nprofile, version=self._shop.version
+        )
+        self._last_announced = at
+        return await self._publish(await self._world.identity.sign(draft))
+
+    async def _keep(self, event: Event, page: PricePage) -> None:
+        content = json.dumps(event.as_dict(), ensure_ascii=False)
+        values = {"id": event.id, "content": content, "valid_until": page.valid_until}
+        before = self._world.now_s() - KEEP_S
+        await self._world.store.commit(
+            Write("price_page_insert", values), Write("price_page_prune", {"before": before})
+        )
+        self._pages = {n: kept for n, kept in self._pages.items() if kept.valid_until >= before}
+        self._pages[event.id] = page
+        self._current.update((model.id, event.id) for model in page.models)
+
+    async def _next_time(self, address: str) -> int:
+        """max(now, last + 1): of two events with one time, relays would keep the lower id."""
+        rows = await self._world.store.read("meta_get", name=f"at:{address}")
+        at = max(self._world.now_s(), int(rows[0]["value"]) + 1 if rows else 0)
+        await self._world.store.commit(
+            Write("meta_set", {"name": f"at:{address}", "value": str(at)})
+        )
+        return at
+
+    async def _publish(self, event: Event) -> bool:
+        published = await self._world.relays.publish(event)
+        if not published.ok:
+            log.warning("not_published", kind=event.kind, relays=len(published.failed))
+        return bool(published.ok)

@@ -1,0 +1,280 @@
+"""The provider: listens, sells, answers, and finishes what it began.
+
+Inbox → Daemon.deliver → Talk | Admission → Counter.serve → Settler → Letterbox
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from nostrllm.crypto.keys import derive
+from nostrllm.errors import NostrllmError, RemoteError
+from nostrllm.ports import Write
+from nostrllm.provider.accounts import Accounts
+from nostrllm.provider.admit import Admission, Letter, Wish
+from nostrllm.provider.announce import Announcer
+from nostrllm.provider.inbox import Inbox
+from nostrllm.provider.recover import Recovery
+from nostrllm.provider.reply import Address, Letterbox
+from nostrllm.provider.serve import Counter
+from nostrllm.provider.settle import Settler
+from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.talk import Talk
+from nostrllm.wire import order as wire
+
+#: Letters that are worked on at once; beyond, the relays' queues wait.
+LETTERS_MAX: Final = 256
+HEARD_KEEP_S: Final = 7 * 86_400
+AUTHORS_MAX: Final = 4_096
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """The daemon at a glance."""
+
+    orders_open: int
+    relays_up: int
+    relays: int
+    outbox_waiting: int
+    dropped: dict[str, int]
+    accepting: bool
+
+
+class Daemon:
+    """All parts of a provider, joined. `seed` derives payment keys and salts."""
+
+    def __init__(self, world: World, shop: Shop, *, seed: bytes, nprofile: str) -> None:
+        self._world = world
+        self._shop = shop
+        payment = world.keyring.signer(derive(seed, "payment", "0"))
+        self.announcer = Announcer(
+            world, shop, payment_key=f"02{payment.pubkey}", nprofile=nprofile
+        )
+        self._letterbox = Letterbox(world)
+        self._settler = Settler(world, self._letterbox)
+        self._counter = Counter(world, shop, self._letterbox, self._settler)
+        self._admission = Admission(world, shop, self.announcer)
+        self._accounts = Accounts(world, shop, self._admission, self._letterbox, self._settler)
+        self._talk = Talk(
+            world,
+            shop,
+            self.announcer,
+            self._accounts,
+            self._counter,
+            self._letterbox,
+            lambda order_id: derive(seed, "salt", order_id).hex(),
+        )
+        self._settler.on_answer = self._talk.remember
+        self.recovery = Recovery(world, self._counter, self._settler, self._accounts)
+        self._inbox = Inbox(world, shop, self._deliver)
+        self._room = asyncio.Semaphore(LETTERS_MAX)
+        self._group: asyncio.TaskGroup | None = None
+        self._in_hand: set[str] = set()
+        self._pace = _Pace(world, shop.letters_per_minute_max)
+
+    # life
+
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> None:
+        """Recover, announce, sell until `stop`, then drain: closing notice, finish, deliver."""
+        await self.announcer.open()
+        await self.recovery.sweep()
+        async with asyncio.TaskGroup() as background:
+            tasks = [
+                background.create_task(self._supervised(work))
+                for work in (
+                    self._letterbox.run,
+                    self._listen,
+                    self.announcer.run,
+                    self.announcer.watch,
+                    self.recovery.run,
+                )
+            ]
+            await self.announcer.introduce()
+            await self.announcer.publish()
+            await on_ready()
+            await stop.wait()
+            await self._drain()
+            for task in tasks:
+                task.cancel()
+
+    async def _listen(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            self._group = group
+            await self._inbox.run()
+
+    async def _supervised(self, work: Callable[[], Awaitable[None]]) -> None:
+        """One background part; a fault in it is logged and it begins again."""
+        while True:
+            try:
+                await work()
+            except (NostrllmError, ExceptionGroup) as error:
+                log.warning("part_failed", part=work.__qualname__, error=type(error).__name__)
+            await self._world.clock.sleep(1.0)
+
+    async def _drain(self) -> None:
+        self._counter.closing = True
+        log.info("draining", orders=self._counter.open_orders)
+        await self.announcer.close()
+        give_up = self._world.clock.monotonic() + self._shop.drain_s
+        while self._counter.open_orders and self._world.clock.monotonic() < give_up:
+            await self._world.clock.sleep(0.05)
+        await self._letterbox.deliver_due()
+
+    async def status(self) -> Status:
+        """How the daemon stands."""
+        relays = self._world.relays.status()
+        waiting = await self._world.store.read("outbox_waiting_count")
+        return Status(
+            orders_open=self._counter.open_orders,
+            relays_up=sum(relay.connected for relay in relays),
+            relays=len(relays),
+            outbox_waiting=int(waiting[0]["n"]),
+            dropped=dict(self._inbox.dropped),
+            accepting=not self._counter.closing and not self.announcer.usurped,
+        )
+
+    # letters
+
+    async def _deliver(self, letter: Letter) -> None:
+        """Take a letter off the relays' hands; waits when too many are being worked on."""
+        assert self._group is not None
+        if letter.id in self._in_hand:
+            return
+        await self._room.acquire()
+        self._in_hand.add(letter.id)
+        self._group.create_task(self._handled(letter))
+
+    async def _handled(self, letter: Letter) -> None:
+        try:
+            await self._handle(letter)
+        except RemoteError as error:
+            await self._say_no(letter, error)
+        except NostrllmError as error:
+            log.warning("letter_failed", letter=letter.id[:16], code=error.code)
+            await self._say_no(letter, error)
+        except Exception:  # the supervisor of all letters: one bad letter must not end the daemon
+            log.exception("letter_crashed", letter=letter.id[:16])
+        finally:
+            self._in_hand.discard(letter.id)
+            self._room.release()
+
+    async def _handle(self, letter: Letter) -> None:
+        self._pace.check(letter.author)
+        if await self._known(letter):
+            return
+        if letter.address.dialect == "client":
+            await self._handle_message(letter)
+            return
+        wish = await self._talk.hear(letter)
+        if wish is not None:
+            await self._order(wish)
+
+    async def _known(self, letter: Letter) -> bool:
+        """Was this acted on before? Sent anew by its author, it gets the stored reply again."""
+        store = self._world.store
+        rows = await store.read("order_get", id=letter.id)
+        rows = rows or await store.read("heard_get", id=letter.id)
+        if not rows:
+            return False
+        if rows[0]["wrap"] != letter.wrap:
+            await self._letterbox.send_again(letter.id)
+        return True
+
+    async def _order(self, wish: Wish) -> None:
+        if self.announcer.usurped:
+            raise RemoteError("this key sells elsewhere now", code="busy")
+        self._counter.check_room()
+        await self._counter.serve(await self._admission.admit(wish))
+
+    async def _handle_message(self, letter: Letter) -> None:
+        message = wire.parse_from_client(letter.text)
+        reply = Address("client", letter.author, message.reply.key, tuple(message.reply.relays))
+        letter = letter.to(reply)
+        match message:
+            case wire.Order():
+                await self._order(self._admission.wish(letter, message))
+            case wire.TopUp():
+                await self._accounts.top_up(letter, message.token)
+            case wire.Refund():
+                await self._accounts.refund(letter)
+            case wire.Cancel():
+                await self._cancel(letter, message.order)
+            case wire.Ack():
+                await self._ack(letter, message.order)
+            case wire.Query():
+                await self._query(letter, message)
+
+    async def _own_order(self, letter: Letter, order_id: str | None) -> str | None:
+        """The state of an order that the letter's author placed."""
+        rows = await self._world.store.read("order_get", id=order_id or "")
+        return str(rows[0]["state"]) if rows and rows[0]["author"] == letter.author else None
+
+    async def _cancel(self, letter: Letter, order_id: str) -> None:
+        if await self._own_order(letter, order_id):
+            self._counter.cancel(order_id)
+
+    async def _ack(self, letter: Letter, order_id: str) -> None:
+        if await self._own_order(letter, order_id):
+            moved = {"id": order_id, "state": "closed", "was": "settled"}
+            await self._world.store.commit(
+                Write("order_move", {**moved, "at": self._world.now_s()}),
+                Write("outbox_sent_of", {"owner": order_id}),
+            )
+
+    async def _query(self, letter: Letter, query: wire.Query) -> None:
+        statement = await self._accounts.statement(letter.author)
+        state = None
+        if query.what == "order":
+            state = await self._own_order(letter, query.order) or "unknown"
+            if state in ("settled", "closed"):
+                await self._letterbox.send_again(query.order or "")
+        answer = wire.Answer(
+            to=letter.id,
+            balance_msat=await self._accounts.balance_msat(letter.author),
+            statement=statement.as_dict(),
+            state=state,
+        )
+        outgoing = await self._letterbox.seal(letter.address, answer, keep_s=3_600)
+        await self._letterbox.send(outgoing)
+
+    async def _say_no(self, letter: Letter, error: NostrllmError) -> None:
+        """Answer a letter that is refused, if there is anybody to answer to."""
+        if letter.address.dialect == "client":
+            reply = wire.parse_reply(letter.text)
+            if reply is None:
+                return
+            address = Address("client", letter.author, reply.key, tuple(reply.relays))
+        else:
+            heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
+            if error.code != "rate-limited":
+                await self._world.store.commit(Write("heard_note", heard))
+            address = letter.address
+        await self._counter.refuse(address, letter.id, error.code, error.message)
+
+
+class _Pace:
+    """A token bucket per author: who writes too much too fast is refused."""
+
+    def __init__(self, world: World, per_minute: int) -> None:
+        self._world = world
+        self._per_minute = per_minute
+        self._of: OrderedDict[str, tuple[float, float]] = OrderedDict()
+
+    def check(self, author: str) -> None:
+        """Count one letter. Raises RemoteError `rate-limited`."""
+        now = self._world.clock.monotonic()
+        left, since = self._of.pop(author, (float(self._per_minute), now))
+        left = min(self._per_minute, left + (now - since) * self._per_minute / 60)
+        self._of[author] = (max(0.0, left - 1), now)
+        while len(self._of) > AUTHORS_MAX:
+            self._of.popitem(last=False)
+        if left < 1:
+            raise RemoteError("you write faster than I can read", code="rate-limited")

@@ -1,0 +1,159 @@
+"""Ask the model, pass its words on as they come, and know at every moment what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from nostrllm.core.money import cost_msat
+from nostrllm.core.order import Failed, Generated
+from nostrllm.errors import NostrllmError
+from nostrllm.ports import Delta, Engine
+from nostrllm.provider.ticket import Job, Written
+from nostrllm.wire.order import Usage
+
+Emit = Callable[[str], Awaitable[None]]
+Ending = Literal["deadline", "cancelled"]
+
+#: The longest answer that is kept, whatever the engine sends.
+ANSWER_CHARS_MAX = 1 << 20
+
+
+class Brake:
+    """Stops a generation from outside: a cancel, the deadline for the first token, the end."""
+
+    def __init__(self, now_s: Callable[[], float]) -> None:
+        self._now_s = now_s
+        self._timeout: asyncio.Timeout | None = None
+        self.ending: Ending | None = None
+
+    def cancel(self) -> None:
+        """Stop now; what was generated is charged."""
+        self.ending = "cancelled"
+        self._move(self._now_s())
+
+    def until(self, when_s: float | None, ending: Ending) -> None:
+        """Stop at this unix time, unless a cancel came first."""
+        if self.ending != "cancelled":
+            self.ending = ending
+            self._move(when_s)
+
+    def _move(self, when_s: float | None) -> None:
+        if self._timeout is not None:
+            loop = asyncio.get_running_loop()
+            when = None if when_s is None else loop.time() + max(0.0, when_s - self._now_s())
+            self._timeout.reschedule(when)
+
+    @contextlib.asynccontextmanager
+    async def applied(self, first_token_by_s: float) -> Any:
+        """The block ends with TimeoutError when the brake is pulled."""
+        loop = asyncio.get_running_loop()
+        wait_s = 0.0 if self.ending == "cancelled" else first_token_by_s - self._now_s()
+        self.ending = self.ending or "deadline"
+        async with asyncio.timeout_at(loop.time() + max(0.0, wait_s)) as self._timeout:
+            yield
+        self._timeout = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    """The answer as it grows. Tokens are counted by pieces until the engine says how many."""
+
+    prompt_tokens: int
+    pieces: int = 0
+    chars: int = 0
+    texts: list[str] = field(default_factory=list)
+    reasonings: list[str] = field(default_factory=list)
+    tool_calls: dict[int, dict[str, Any]] = field(default_factory=dict)
+    finish_reason: str | None = None
+    told: Usage | None = None
+
+    def add(self, delta: Delta) -> None:
+        if delta.text or delta.reasoning or delta.tool_calls:
+            self.pieces += 1
+        self.chars += len(delta.text) + len(delta.reasoning)
+        self.texts.append(delta.text)
+        self.reasonings.append(delta.reasoning)
+        for call in delta.tool_calls:
+            merge_call(self.tool_calls, call)
+        self.finish_reason = delta.finish_reason or self.finish_reason
+        self.told = delta.usage or self.told
+
+    @property
+    def usage(self) -> Usage:
+        counted = max(self.pieces, self.chars // 4)
+        return self.told or Usage(prompt=self.prompt_tokens, completion=counted)
+
+    @property
+    def is_empty(self) -> bool:
+        return self.pieces == 0
+
+    def written(self) -> Written:
+        return Written(
+            text="".join(self.texts),
+            reasoning="".join(self.reasonings),
+            tool_calls=tuple(self.tool_calls[n] for n in sorted(self.tool_calls)),
+            finish_reason=self.finish_reason,
+            usage=self.usage,
+        )
+
+
+def merge_call(calls: dict[int, dict[str, Any]], piece: Mapping[str, Any]) -> None:
+    """Add a streamed piece of a tool call to the calls so far (OpenAI's `index` names the call)."""
+    index = piece.get("index", 0)
+    call = calls.setdefault(index if isinstance(index, int) else 0, {"function": {}})
+    function = piece.get("function") or {}
+    call.update({k: piece[k] for k in ("id", "type") if piece.get(k)})
+    if function.get("name"):
+        call["function"]["name"] = function["name"]
+    arguments = call["function"].get("arguments", "") + (function.get("arguments") or "")
+    call["function"]["arguments"] = arguments
+
+
+async def generate(
+    engine: Engine, job: Job, brake: Brake, emit: Emit
+) -> tuple[Written, Generated | Failed]:
+    """The whole answer, and what it means for the order. Raises nothing but cancellation."""
+    draft = _Draft(job.prompt_tokens)
+    try:
+        async with brake.applied(job.ticket.deadline):
+            await _consume(engine, job, brake, emit, draft)
+    except TimeoutError:
+        if brake.ending == "deadline" or (brake.ending is None and draft.is_empty):
+            return Written(), Failed("deadline")
+        draft.finish_reason = "cancelled"
+        return draft.written(), _charged(job, draft, "cancelled")
+    except NostrllmError as error:
+        return Written(), Failed(error.code)
+    if draft.is_empty and not _wanted_short(job, draft.finish_reason):
+        return Written(), Failed("generation-failed")
+    return draft.written(), _charged(job, draft, None)
+
+
+async def _consume(engine: Engine, job: Job, brake: Brake, emit: Emit, draft: _Draft) -> None:
+    async with contextlib.aclosing(engine.stream(job.body)) as deltas:
+        async for delta in deltas:
+            if draft.is_empty:
+                brake.until(job.end_by, "cancelled")
+            draft.add(delta)
+            if delta.text:
+                await emit(delta.text)
+            if draft.chars > ANSWER_CHARS_MAX:
+                draft.finish_reason = "length"
+                return
+
+
+def _charged(job: Job, draft: _Draft, code: str | None) -> Generated:
+    return Generated(cost_msat(job.offer.price, draft.usage), useful=not draft.is_empty, code=code)
+
+
+def _wanted_short(job: Job, finish_reason: str | None) -> bool:
+    """Did the client's own stop word, limit or schema make the answer empty?"""
+    asked = job.request
+    own = (
+        asked.stop is not None or asked.max_tokens is not None or asked.response_format is not None
+    )
+    return own and finish_reason in ("stop", "length")

@@ -1,0 +1,212 @@
+"""What the provider writes back, to a program or to a person, and how it gets there for sure.
+
+A reply is sealed first, stored together with the money it speaks of, and sent afterwards; a reply
+that no relay took is sent again until it expires, across restarts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import structlog
+
+from nostrllm.core import parts
+from nostrllm.ports import Filter, Row, Write
+from nostrllm.provider.shop import World
+from nostrllm.wire import kinds
+from nostrllm.wire.event import Draft, Event, parse_event, rumor
+from nostrllm.wire.message import Wire
+
+Dialect = Literal["client", "chat", "legacy"]
+
+#: Results, change and refunds stay on relays for so long.
+RESULT_KEEP_S: Final = 30 * 86_400
+RETRY_S_MAX: Final = 600
+DM_RELAYS_MAX: Final = 5
+DM_RELAYS_KEPT_MAX: Final = 1_024
+DM_RELAYS_FRESH_S: Final = 3_600
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Whom to answer, in which dialect, at which key, on which relays (none: look them up)."""
+
+    dialect: Dialect
+    author: str
+    key: str
+    relays: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Outgoing:
+    """An event ready to be sent, and where to."""
+
+    event: Event
+    relays: tuple[str, ...]
+
+
+class Letterbox:
+    """Seals replies, and delivers the stored ones until a relay has taken them."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._wake = asyncio.Event()
+        self._dm_relays: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
+
+    # sealing
+
+    async def seal(
+        self, address: Address, message: Wire | Sequence[str], *, keep_s: int = RESULT_KEEP_S
+    ) -> list[Outgoing]:
+        """One message of the protocol, or a person's texts in order, as events to send."""
+        relays = await self._relays(address)
+        if isinstance(message, Wire):
+            return await self._seal_wire(address, message, relays, keep_s)
+        texts = [text for text in message if text]
+        if address.dialect == "legacy":
+            return [Outgoing(await self._legacy(address, text), relays) for text in texts]
+        now = self._world.now_s()
+        expiration = now + keep_s
+        out = []
+        for later, text in enumerate(texts):
+            # Clients order a conversation by created_at, which counts whole seconds.
+            draft = Draft(kinds.DM, text, now + later, (("p", address.key),))
+            letter = rumor(draft, self._world.identity.pubkey)
+            wrap = await self._world.identity.wrap(letter, address.key, expiration=expiration)
+            out.append(Outgoing(wrap, relays))
+        return out
+
+    async def _seal_wire(
+        self, address: Address, message: Wire, relays: tuple[str, ...], keep_s: int
+    ) -> list[Outgoing]:
+        identity, now = self._world.identity, self._world.now_s()
+        whole = rumor(Draft(kinds.MESSAGE, message.as_json(), now), identity.pubkey)
+        letters = [whole]
+        if not parts.fits(whole):
+            letters = [rumor(draft, identity.pubkey) for draft in parts.split(whole, now)]
+        expiration = now + keep_s
+        return [
+            Outgoing(await identity.wrap(letter, address.key, expiration=expiration), relays)
+            for letter in letters
+        ]
+
+    async def _legacy(self, address: Address, text: str) -> Event:
+        content = await self._world.identity.encrypt_legacy(text, address.key)
+        draft = Draft(kinds.DM_LEGACY, content, self._world.now_s(), (("p", address.key),))
+        return await self._world.identity.sign(draft)
+
+    async def _relays(self, address: Address) -> tuple[str, ...]:
+        if address.relays or address.dialect == "legacy":
+            return address.relays
+        known = self._dm_relays.get(address.key)
+        now = self._world.clock.monotonic()
+        if known is None or now - known[0] > DM_RELAYS_FRESH_S:
+            known = (now, await self._look_up(address.key))
+            self._dm_relays[address.key] = known
+            while len(self._dm_relays) > DM_RELAYS_KEPT_MAX:
+                self._dm_relays.popitem(last=False)
+        return known[1]
+
+    async def _look_up(self, pubkey: str) -> tuple[str, ...]:
+        """A person's inbox relays (kind 10050); () means ours, by which the question came."""
+        wanted = Filter(kinds=(kinds.DM_RELAYS,), authors=(pubkey,), limit=1)
+        events = await self._world.relays.fetch([wanted], timeout_s=2.0)
+        if not events:
+            return ()
+        urls = [url for url in events[0].values("relay") if url.startswith(("ws://", "wss://"))]
+        return tuple(url[:256] for url in urls[:DM_RELAYS_MAX])
+
+    # storing and sending
+
+    def store(self, owner: str, outgoing: Sequence[Outgoing]) -> list[Write]:
+        """The writes that put replies into the outbox; `sent` must follow the commit."""
+        now = self._world.now_s()
+        return [
+            Write(
+                "outbox_insert",
+                {
+                    "id": letter.event.id,
+                    "owner": owner,
+                    "position": position,
+                    "event": json.dumps(letter.event.as_dict(), ensure_ascii=False),
+                    "relays": json.dumps(letter.relays),
+                    "next_at": now,
+                    "expires_at": now + RESULT_KEEP_S,
+                },
+            )
+            for position, letter in enumerate(outgoing)
+        ]
+
+    def wake(self) -> None:
+        """There is something new in the outbox."""
+        self._wake.set()
+
+    async def send(self, outgoing: Sequence[Outgoing]) -> None:
+        """Send what need not survive a crash: refusals and acceptances."""
+        for letter in outgoing:
+            await self._world.relays.publish(letter.event, to=letter.relays)
+
+    async def send_again(self, owner: str) -> int:
+        """Send the stored replies of an order or message once more. Returns how many there are."""
+        rows = await self._world.store.read("outbox_of", owner=owner)
+        for row in rows:
+            await self._publish(row)
+        return len(rows)
+
+    async def run(self) -> None:
+        """Deliver the outbox, for ever: at once when woken, else as retries fall due."""
+        while True:
+            self._wake.clear()
+            delivered = await self.deliver_due()
+            if delivered:
+                continue
+            try:
+                async with asyncio.timeout(5.0):
+                    await self._wake.wait()
+            except TimeoutError:
+                await self._world.store.commit(Write("outbox_prune", {"now": self._world.now_s()}))
+
+    async def deliver_due(self) -> bool:
+        """Send what is due, in the order it was stored. True if a letter went out."""
+        now = self._world.now_s()
+        rows = await self._world.store.read("outbox_due", now=now)
+        owners: dict[str, list[Row]] = {}
+        for row in rows:
+            owners.setdefault(str(row["owner"]), []).append(row)
+        async with asyncio.TaskGroup() as group:
+            tasks = [
+                group.create_task(self._deliver(owner, letters))
+                for owner, letters in owners.items()
+            ]
+        return any(task.result() for task in tasks)
+
+    async def _deliver(self, owner: str, letters: list[Row]) -> bool:
+        writes = []
+        complete = True
+        for row in letters:
+            if await self._publish(row):
+                writes.append(Write("outbox_sent", {"id": row["id"]}))
+            else:
+                pause = min(RETRY_S_MAX, 2 ** min(10, 1 + int(row["tries"])))
+                later = {"id": row["id"], "next_at": self._world.now_s() + pause}
+                writes.append(Write("outbox_later", later))
+                complete = False
+        if complete:
+            moved = {"id": owner, "state": "closed", "was": "settled", "at": self._world.now_s()}
+            writes.append(Write("order_move", moved))
+        await self._world.store.commit(*writes)
+        return complete
+
+    async def _publish(self, row: Row) -> bool:
+        event = parse_event(json.loads(row["event"]))
+        published = await self._world.relays.publish(event, to=json.loads(row["relays"]))
+        if not published.ok:
+            log.warning("reply_not_taken", owner=str(row["owner"])[:16], tries=row["tries"])
+        return bool(published.ok)

@@ -1,0 +1,234 @@
+"""A paid order in one straight line: write it down, be paid, generate, settle, reply.
+
+Whatever can fail is in the store before it is tried. A crash between two steps leaves a row whose
+state says what is left to do; `recover.py` does it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+import structlog
+
+from nostrllm.core import ledger
+from nostrllm.core.order import Failed, Generated, Paid, PaymentRefused, Started
+from nostrllm.errors import RemoteError, StoreError
+from nostrllm.ports import Conflict, Signer, Write
+from nostrllm.provider.generate import Brake, generate
+from nostrllm.provider.reply import Address, Letterbox
+from nostrllm.provider.settle import Settler
+from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.stream import ChunkCast
+from nostrllm.provider.ticket import Job, Ticket, Written, post
+from nostrllm.purse import Outcome
+from nostrllm.wire import kinds
+from nostrllm.wire.event import Draft, Event
+from nostrllm.wire.order import Accepted, AcceptedTerms, Problem, Refused
+
+#: How long a swap of unknown outcome is chased before recovery takes it over.
+PENDING_PAUSE_S: Final = 2.0
+RETRY_AFTER_S: Final = 10
+
+log = structlog.get_logger()
+
+
+class Counter:
+    """Runs orders: admits no more than there is room for, and knows those that run."""
+
+    def __init__(self, world: World, shop: Shop, letterbox: Letterbox, settler: Settler) -> None:
+        self._world = world
+        self._shop = shop
+        self._letterbox = letterbox
+        self._settler = settler
+        self._slots = asyncio.Semaphore(shop.slots)
+        self._running: dict[str, Brake] = {}
+        self.closing = False
+
+    @property
+    def open_orders(self) -> int:
+        """Orders that were placed and are not settled, in this process."""
+        return len(self._running)
+
+    def runs(self, order_id: str) -> bool:
+        """Is this process working on the order?"""
+        return order_id in self._running
+
+    def check_room(self) -> None:
+        """Refuse before anything is taken. Raises RemoteError `busy`."""
+        if self.closing:
+            raise RemoteError("the provider is closing; ask another one", code="busy")
+        if len(self._running) >= self._shop.slots + self._shop.queue_max:
+            raise RemoteError("too many orders are waiting; try again soon", code="busy")
+
+    def cancel(self, order_id: str) -> bool:
+        """Stop a running order. False if it is not running here."""
+        brake = self._running.get(order_id)
+        if brake is not None:
+            brake.cancel()
+        return brake is not None
+
+    # the line
+
+    async def serve(self, job: Job) -> None:
+        """Take an admitted order to its end."""
+        if job.id in self._running:
+            return
+        brake = self._running[job.id] = Brake(self._world.clock.now)
+        try:
+            session = self._world.keyring.signer()
+            accepted = await self._accept(job, session)
+            job = replace(job, ticket=replace(job.ticket, accepted=json.dumps(accepted.as_dict())))
+            await self._place(job)
+            paid = await self._pay(job)
+            if paid is not None:
+                await self._work(paid, brake, session, accepted)
+        except Conflict as conflict:
+            await self._refuse_claimed(job, conflict)
+        except StoreError:
+            await self.refuse(job.ticket.address, job.id, "internal", "the order was not stored")
+        finally:
+            del self._running[job.id]
+
+    async def _place(self, job: Job) -> None:
+        """Commit the order, its coins' claim and the swap to run, before the mint is asked."""
+        now = self._world.now_s()
+        writes = [job.ticket.insert(now)]
+        if job.plan is not None:
+            writes += job.plan.writes
+        else:
+            hold = job.ticket.order.net_msat
+            author = job.ticket.author
+            writes.append(Write("account_take", {"pubkey": author, "msat": hold}, rows=1))
+            writes += post(f"held:{job.id}", ledger.account_held(job.id, author, hold), now)
+        await self._world.store.commit(*writes)
+        log.info("order_placed", order=job.id[:16], funding=job.ticket.order.funding)
+
+    async def _pay(self, job: Job) -> Job | None:
+        """The job once its money is ours; None when it never will be, or recovery sees to it."""
+        if job.plan is None:
+            return job
+        told = False
+        while True:
+            outcome = await self._world.purse.run(job.id, paid_writes(job.ticket, self._world))
+            if outcome.state == "DONE":
+                net = outcome.net * job.ticket.order.unit_msat
+                order, _ = job.ticket.order.handle(Paid(net))
+                return job.with_order(order)
+            if outcome.state == "REJECTED":
+                await self._refuse_unpaid(job.ticket, outcome)
+                return None
+            if not told:
+                told = True
+                await self._tell_pending(job.ticket)
+            if self._world.now_s() >= job.ticket.deadline or self.closing:
+                return None
+            await self._world.clock.sleep(PENDING_PAUSE_S)
+
+    async def _work(self, job: Job, brake: Brake, session: Signer, accepted: Event) -> None:
+        address = job.ticket.address
+        if address.dialect == "client":
+            message = Accepted(
+                order=job.id,
+                event=accepted.as_dict(),
+                session=session.pubkey,
+                ahead=max(0, len(self._running) - self._shop.slots),
+            )
+            await self._letterbox.send(await self._letterbox.seal(address, message, keep_s=3_600))
+        cast = ChunkCast(self._world, address, session, job.chunk_s)
+        async with self._slots:
+            written, event = await self._generate(job, brake, cast)
+        await self._settler.settle(job.ticket, event, written)
+        log.info("order_settled", order=job.id[:16], outcome=type(event).__name__)
+
+    async def _generate(
+        self, job: Job, brake: Brake, cast: ChunkCast
+    ) -> tuple[Written, Generated | Failed]:
+        if self._world.now_s() >= job.ticket.deadline:
+            return Written(), Failed("deadline")
+        job.ticket.order.handle(Started())
+        moved = {"id": job.id, "state": "running", "was": "paid", "at": self._world.now_s()}
+        await self._world.store.commit(Write("order_move", moved, rows=1))
+        job = job.with_order(replace(job.ticket.order, state="running"))
+        written, event = await generate(self._world.engine, job, brake, cast.emit)
+        await cast.close(failed=isinstance(event, Failed))
+        return written, event
+
+    async def _accept(self, job: Job, session: Signer) -> Event:
+        """What we bind ourselves to, signed: kind 25427."""
+        ticket = job.ticket
+        terms = AcceptedTerms(
+            order=ticket.id,
+            client=ticket.author,
+            price=ticket.price_id,
+            model=ticket.model,
+            ceiling_msat=ticket.order.ceiling_msat,
+            payment=job.plan.digest if job.plan else ticket.id,
+            session=session.pubkey,
+        )
+        draft = Draft(kinds.ACCEPTED, terms.as_json(), self._world.now_s())
+        return await self._world.identity.sign(draft)
+
+    # saying no
+
+    async def refuse(self, address: Address, order_id: str, code: str, message: str) -> None:
+        """Tell the asker that nothing was taken, and why; not stored, he may simply ask again."""
+        problem = Problem(
+            code=code, message=message, retry_after_s=RETRY_AFTER_S if code == "busy" else None
+        )
+        log.info("order_refused", order=order_id[:16], code=code)
+        outgoing = await self._letterbox.seal(
+            address, self.refusal(address, order_id, problem), keep_s=86_400
+        )
+        await self._letterbox.send(outgoing)
+
+    @staticmethod
+    def refusal(address: Address, order_id: str, problem: Problem) -> Refused | Sequence[str]:
+        """The refusal in the asker's dialect."""
+        if address.dialect == "client":
+            return Refused(order=order_id, problem=problem)
+        return [f"{problem.message}. Nothing was taken. [{problem.code}]"]
+
+    async def _refuse_claimed(self, job: Job, conflict: Conflict) -> None:
+        """Another order has these coins, or this order exists already."""
+        if conflict.name == "order_insert":
+            return
+        if conflict.name == "account_take":
+            code, message = "account-insufficient", "your balance changed meanwhile"
+        else:
+            code, message = "payment-token-spent", "these coins were used here before"
+        await self.refuse(job.ticket.address, job.id, code, message)
+
+    async def _refuse_unpaid(self, ticket: Ticket, outcome: Outcome) -> None:
+        code = outcome.code or "payment-token-invalid"
+        ticket.order.handle(PaymentRefused(code))
+        await self.refuse(ticket.address, ticket.id, code, "the mint did not take the token")
+
+    async def _tell_pending(self, ticket: Ticket) -> None:
+        if ticket.address.dialect != "client":
+            text = (
+                "The mint has not answered yet whether it took your token. I keep asking; you get "
+                "the answer, or your money back. [payment-pending]"
+            )
+            await self._letterbox.send(await self._letterbox.seal(ticket.address, [text]))
+
+
+def paid_writes(ticket: Ticket, world: World) -> Callable[[Outcome], list[Write]]:
+    """What is committed together with a swap's outcome, now or after a restart."""
+
+    def then(outcome: Outcome) -> list[Write]:
+        now = world.now_s()
+        if outcome.state == "DONE":
+            net = outcome.net * ticket.order.unit_msat
+            ticket.order.handle(Paid(net))
+            return [
+                Write("order_paid", {"id": ticket.id, "net_msat": net, "at": now}, rows=1),
+                *post(f"paid:{ticket.id}", ledger.token_paid(ticket.id, ticket.mint, net), now),
+            ]
+        refused = {"id": ticket.id, "code": outcome.code or "payment-token-invalid", "at": now}
+        return [Write("order_refused", refused, rows=1)]
+
+    return then

@@ -1,0 +1,259 @@
+"""The end of an order: cost, change, credit, receipt and reply, all in one commit.
+
+After it nothing can be lost: the change is a liability in the ledger made of stored coins, and the
+reply waits in the outbox.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import structlog
+
+from nostrllm.core import ledger
+from nostrllm.core.order import Failed, Generated, Settle, Settlement, Started
+from nostrllm.errors import CODES
+from nostrllm.ports import Conflict, Write
+from nostrllm.provider.reply import Letterbox
+from nostrllm.provider.shop import World
+from nostrllm.provider.ticket import Ticket, Written, post
+from nostrllm.wire import kinds
+from nostrllm.wire.chat import sats, split_answer
+from nostrllm.wire.event import Draft, Event
+from nostrllm.wire.message import Wire
+from nostrllm.wire.order import Change, Problem, Result, Statement, Usage
+from nostrllm.wire.receipt import Details, receipt_draft
+from nostrllm.wire.token import Proof, Token, encode_token
+
+TRIES_MAX: Final = 8
+
+PROBLEMS: Final = {
+    "generation-failed": "the model gave no answer",
+    "deadline": "no answer came in time",
+    "model-unavailable": "the model is not there at the moment",
+    "context-too-long": "the prompt is too long for this model",
+    "busy": "the model is overloaded",
+}
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Ending:
+    """How an order ends, before it is put into words."""
+
+    ticket: Ticket
+    split: Settlement
+    code: str | None
+    written: Written
+    change: tuple[Proof, ...]
+    kept: tuple[Proof, ...]
+    receipt: Event | None
+    details: Details | None
+    statement: Event | None
+    balance_msat: int
+
+
+class Settler:
+    """Books the end of orders and puts their replies into the outbox."""
+
+    def __init__(self, world: World, letterbox: Letterbox) -> None:
+        self._world = world
+        self._letterbox = letterbox
+        self.on_answer: Callable[[Ticket, str], None] = lambda _ticket, _text: None
+
+    async def settle(self, ticket: Ticket, event: Generated | Failed, written: Written) -> None:
+        """Commit the order's end and wake the outbox; a second call for an order does nothing."""
+        order = ticket.order
+        if order.state == "paid" and isinstance(event, Generated):
+            order, _ = order.handle(Started())
+        after, effects = order.handle(event)
+        for effect in effects:
+            if isinstance(effect, Settle):
+                await self._book(replace(ticket, order=after), effect, written)
+        self.on_answer(ticket, written.text)
+        self._letterbox.wake()
+
+    async def _book(self, ticket: Ticket, effect: Settle, written: Written) -> None:
+        for _ in range(TRIES_MAX):
+            ending, expected = await self._ending(ticket, effect, written)
+            reply = await self._letterbox.seal(ticket.address, _reply(ending))
+            writes = self._writes(ending) + self._letterbox.store(ticket.id, reply)
+            try:
+                await self._world.store.commit(*expected, *writes)
+            except Conflict as conflict:
+                if conflict.name == "order_settled":
+                    return
+                await asyncio.sleep(0)  # the balance moved between reading and writing: read again
+            else:
+                return
+        log.error("settlement_contended", order=ticket.id[:16])
+
+    async def _ending(
+        self, ticket: Ticket, effect: Settle, written: Written
+    ) -> tuple[_Ending, list[Write]]:
+        split = effect.settlement
+        held = await self._world.purse.held(ticket.id)
+        change, kept = self._world.purse.choose(held, split.change_units)
+        balance, expected = await self._balance(ticket.author, split.credit_msat)
+        statement = None
+        if split.credit_msat or ticket.order.funding == "account":
+            statement = await self.statement(ticket.author, *balance)
+        receipt, details = await self._receipt(ticket, split, written)
+        ending = _Ending(
+            ticket,
+            split,
+            effect.code,
+            written,
+            tuple(change),
+            tuple(kept),
+            receipt,
+            details,
+            statement,
+            balance[1],
+        )
+        return ending, expected
+
+    async def _balance(self, pubkey: str, credit_msat: int) -> tuple[tuple[int, int], list[Write]]:
+        """The account as it will be, (seq, balance), and the write that holds it to that."""
+        rows = await self._world.store.read("account_get", pubkey=pubkey)
+        if not rows:
+            return (1, credit_msat), []
+        seq, balance = int(rows[0]["seq"]), int(rows[0]["balance_msat"])
+        expected = [Write("account_expect", {"pubkey": pubkey, "seq": seq}, rows=1)]
+        return (seq + (credit_msat > 0), balance + credit_msat), expected
+
+    async def statement(self, pubkey: str, seq: int, balance_msat: int) -> Event:
+        """The account as it stands, signed: kind 25428."""
+        content = Statement(account=pubkey, seq=seq, balance_msat=balance_msat)
+        draft = Draft(kinds.STATEMENT, content.as_json(), self._world.now_s())
+        return await self._world.identity.sign(draft)
+
+    async def _receipt(
+        self, ticket: Ticket, split: Settlement, written: Written
+    ) -> tuple[Event | None, Details | None]:
+        if not split.cost_msat:
+            return None, None
+        details = Details(
+            order=ticket.id,
+            price=ticket.price_id,
+            mint=ticket.mint,
+            cost_msat=split.cost_msat,
+            usage=written.usage or Usage(),
+            nonce=secrets.token_hex(32),
+        )
+        draft = receipt_draft(ticket.commitment, ticket.model, details, self._world.now_s())
+        return await self._world.identity.sign(draft), details
+
+    def _writes(self, ending: _Ending) -> list[Write]:
+        ticket, split, now = ending.ticket, ending.split, self._world.now_s()
+        purse = self._world.purse
+        settled = {
+            "id": ticket.id,
+            "cost_msat": split.cost_msat,
+            "change_units": split.change_units,
+            "credit_msat": split.credit_msat,
+            "receipt": json.dumps(ending.receipt.as_dict()) if ending.receipt else "",
+            "code": ending.code or "",
+            "at": now,
+        }
+        writes = [Write("order_settled", settled, rows=1)]
+        if ticket.order.funding == "token":
+            writes += purse.mark(ending.change, "held", "sent", ticket.id)
+            writes += purse.mark(ending.kept, "held", "free", "")
+        if split.credit_msat:
+            writes.append(
+                Write("account_add", {"pubkey": ticket.author, "msat": split.credit_msat})
+            )
+        lines = ledger.settled(ticket.id, ticket.author, split, ticket.order.unit_msat)
+        return writes + post(f"settled:{ticket.id}", lines, now)
+
+
+# in words
+
+
+def _reply(ending: _Ending) -> Wire | Sequence[str]:
+    if ending.ticket.address.dialect == "client":
+        return _result(ending)
+    return _texts(ending)
+
+
+def _token(ending: _Ending) -> str:
+    ticket = ending.ticket
+    return encode_token(Token(ticket.mint, ticket.unit, ending.change))
+
+
+def _problem(code: str | None) -> Problem | None:
+    if code is None or code == "cancelled":
+        return None
+    known = code if code in CODES else "internal"
+    return Problem(code=known, message=PROBLEMS.get(known, "the order failed"))
+
+
+def _result(ending: _Ending) -> Result:
+    ticket, written, split = ending.ticket, ending.written, ending.split
+    change = None
+    if ending.change:
+        change = Change(
+            mint=ticket.mint, unit=ticket.unit, amount=split.change_units, token=_token(ending)
+        )
+    return Result(
+        order=ticket.id,
+        text=written.text,
+        reasoning=written.reasoning or None,
+        tool_calls=list(written.tool_calls) or None,
+        sha256=hashlib.sha256(written.text.encode(errors="replace")).hexdigest(),
+        finish_reason=written.finish_reason,
+        model=ticket.model,
+        usage=written.usage or Usage(),
+        cost_msat=split.cost_msat,
+        fee_msat=ticket.order.fee_msat,
+        change=change,
+        credit_msat=split.credit_msat,
+        statement=_as_dict(ending.statement),
+        accepted=json.loads(ticket.accepted) if ticket.accepted else None,
+        receipt=_as_dict(ending.receipt),
+        details=ending.details.model_dump() if ending.details else None,
+        problem=_problem(ending.code),
+    )
+
+
+def _as_dict(event: Event | None) -> dict[str, Any] | None:
+    return event.as_dict() if event else None
+
+
+def _texts(ending: _Ending) -> list[str]:
+    """A person's messages: the answer, what it cost, and the change alone at the end."""
+    problem = _problem(ending.code)
+    texts = []
+    if problem is not None:
+        texts.append(f"Sorry, {problem.message}. You pay nothing. [{problem.code}]")
+    elif ending.written.text.strip():
+        texts += split_answer(ending.written.text)
+    texts.append(_account_of(ending))
+    if ending.change:
+        texts.append(_token(ending))
+    return texts
+
+
+def _account_of(ending: _Ending) -> str:
+    ticket, split, usage = ending.ticket, ending.split, ending.written.usage
+    parts = [f"Cost {sats(split.cost_msat)}"]
+    if split.cost_msat and usage is not None:
+        parts[0] += f" ({usage.prompt} tokens in, {usage.completion} out)"
+    if ticket.order.fee_msat:
+        parts.append(f"mint fee {sats(ticket.order.fee_msat)}")
+    if split.change_units:
+        parts.append(f"change {split.change_units} {ticket.unit}, in the next message")
+    if split.credit_msat:
+        what = "returned to" if ticket.order.funding == "account" else "credited to"
+        parts.append(f"{sats(split.credit_msat)} {what} your account")
+    if ending.statement is not None:
+        parts.append(f"balance {sats(ending.balance_msat)}")
+    return "; ".join(parts) + "."

@@ -1,0 +1,75 @@
+"""What the operator decided, and what of the world the daemon is handed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from nostrllm.errors import RemoteError
+from nostrllm.ports import Clock, Engine, Keyring, Mints, Relays, Signer, Store
+from nostrllm.purse import Purse
+from nostrllm.wire.announcement import Limits, ModelOffer, Terms
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A model for sale: what is announced, and what the engine calls it."""
+
+    offer: ModelOffer
+    upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Shop:
+    """The operator's decisions; `mints` and `relays` are normal URLs.
+
+    `payment_msat_max` caps one token, `balance_msat_max` one account: what a client may lose here.
+    `slots` answers run at once, `queue_max` more wait.
+    """
+
+    name: str
+    relays: tuple[str, ...]
+    mints: tuple[str, ...]
+    models: tuple[Model, ...]
+    d: str = "nostrllm"
+    about: str = ""
+    version: str = ""
+    nip04: bool = False
+    heartbeat_s: int = 600
+    slots: int = 4
+    queue_max: int = 32
+    payment_msat_max: int = 100_000_000
+    balance_msat_max: int = 1_000_000_000
+    chat_deadline_s: int = 120
+    stale_s: int = 900
+    conversation_messages_max: int = 40
+    letters_per_minute_max: int = 60
+    drain_s: float = 60.0
+    limits: Limits = field(default_factory=Limits)
+    terms: Terms = field(default_factory=Terms)
+
+    def model(self, model_id: str) -> Model:
+        """The model of this id. Raises RemoteError `model-unknown`."""
+        for model in self.models:
+            if model.offer.id == model_id:
+                return model
+        raise RemoteError(
+            f"there is no model {model_id[:64]!r} here; ask /models", code="model-unknown"
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class World:
+    """The adapters, behind their ports."""
+
+    relays: Relays
+    keyring: Keyring
+    identity: Signer
+    store: Store
+    purse: Purse
+    mints: Mints
+    engine: Engine
+    clock: Clock
+
+    def now_s(self) -> int:
+        """Unix seconds."""
+        return int(self.clock.now())

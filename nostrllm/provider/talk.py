@@ -1,0 +1,310 @@
+"""A person in a DM: commands answered, questions turned into orders.
+
+Conversations live in memory only, bounded in number and length: nothing a person wrote is kept.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable
+from dataclasses import replace
+from typing import Final
+
+from nostrllm.core.money import cost_msat, prompt_estimate
+from nostrllm.errors import RemoteError
+from nostrllm.ports import Row, Write
+from nostrllm.provider.accounts import Accounts
+from nostrllm.provider.admit import Letter, Wish
+from nostrllm.provider.announce import Announcer
+from nostrllm.provider.reply import Letterbox
+from nostrllm.provider.serve import Counter
+from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.ticket import Ticket
+from nostrllm.wire import chat
+from nostrllm.wire.announcement import ModelOffer
+from nostrllm.wire.order import ChatMessage, ChatRequest, Usage
+from nostrllm.wire.receipt import commitment
+from nostrllm.wire.token import encode_token
+
+CONVERSATIONS_MAX: Final = 512
+CONVERSATION_CHARS_MAX: Final = 24_000
+SYSTEM: Final = "You are a helpful assistant. Answer in the language of the question."
+
+#: An unpaid question is estimated with an answer of so many tokens.
+ANSWER_TOKENS_TYPICAL: Final = 150
+
+Texts = list[str]
+
+
+class Conversations:
+    """What was said lately, per person; the oldest are forgotten first."""
+
+    def __init__(self, messages_max: int) -> None:
+        self._messages_max = messages_max
+        self._of: OrderedDict[str, list[ChatMessage]] = OrderedDict()
+
+    def messages(self, pubkey: str, prompt: str, chars_max: int) -> list[ChatMessage]:
+        """The conversation so far with a new question, newest kept within `chars_max`."""
+        question = ChatMessage(role="user", content=prompt)
+        kept: list[ChatMessage] = []
+        room = chars_max - len(prompt)
+        for message in reversed(self._of.get(pubkey, [])):
+            room -= len(str(message.content))
+            if room < 0:
+                break
+            kept.append(message)
+        return [ChatMessage(role="system", content=SYSTEM), *reversed(kept), question]
+
+    def add(self, pubkey: str, prompt: str, answer: str) -> None:
+        """Remember a question and its answer."""
+        said = self._of.setdefault(pubkey, [])
+        said.append(ChatMessage(role="user", content=prompt))
+        said.append(ChatMessage(role="assistant", content=answer))
+        del said[: -self._messages_max]
+        self._of.move_to_end(pubkey)
+        while len(self._of) > CONVERSATIONS_MAX:
+            self._of.popitem(last=False)
+
+    def forget(self, pubkey: str) -> None:
+        """Begin anew."""
+        self._of.pop(pubkey, None)
+
+
+class Talk:
+    """Answers people. `ask` takes a wish to its order."""
+
+    def __init__(  # noqa: PLR0913  the parts a conversation touches
+        self,
+        world: World,
+        shop: Shop,
+        announcer: Announcer,
+        accounts: Accounts,
+        counter: Counter,
+        letterbox: Letterbox,
+        salt: Callable[[str], str],
+    ) -> None:
+        self._world = world
+        self._shop = shop
+        self._announcer = announcer
+        self._accounts = accounts
+        self._counter = counter
+        self._letterbox = letterbox
+        self._salt = salt
+        self._late: OrderedDict[str, Letter] = OrderedDict()
+        self._asked: OrderedDict[str, str] = OrderedDict()
+        self.conversations = Conversations(shop.conversation_messages_max)
+        self._commands: dict[str, Callable[[Letter, chat.Chat], Awaitable[Texts]]] = {
+            "": self._unknown,
+            "help": self._help,
+            "models": self._models,
+            "price": self._price,
+            "model": self._model,
+            "balance": self._balance,
+            "topup": self._topup,
+            "refund": self._refund,
+            "change": self._change,
+            "cancel": self._cancel,
+            "status": self._status,
+            "new": self._new,
+            "receipt": self._receipt,
+        }
+
+    async def hear(self, letter: Letter) -> Wish | None:
+        """Answer a command, or return the wish of a question.
+
+        Raises RemoteError when the message is refused.
+        """
+        said = chat.parse_chat(letter.text)
+        if said.command == "go":
+            return await self._go(letter)
+        if said.command is not None:
+            self._check_tokens(letter, said, fresh=True)
+            await self._answer(letter, await self._commands[said.command](letter, said))
+            return None
+        return await self._question(letter, said, fresh=False)
+
+    def remember(self, ticket: Ticket, answer: str) -> None:
+        """An answer to a person's question was settled: it is context for the next one."""
+        prompt = self._asked.pop(ticket.id, None)
+        if prompt is not None and answer:
+            self.conversations.add(ticket.author, prompt, answer)
+
+    async def _answer(self, letter: Letter, texts: Texts) -> None:
+        """Store and send the texts; the message counts as heard from then on."""
+        outgoing = await self._letterbox.seal(letter.address, texts)
+        heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
+        await self._world.store.commit(
+            Write("heard_insert", heard), *self._letterbox.store(letter.id, outgoing)
+        )
+        self._letterbox.wake()
+
+    # questions
+
+    async def _question(self, letter: Letter, said: chat.Chat, *, fresh: bool) -> Wish | None:
+        if not said.prompt and not said.tokens:
+            raise RemoteError("the message is empty; /help tells what can be done")
+        if len(said.prompt) > chat.TEXT_CHARS_MAX:
+            raise RemoteError("the question is too long", code="message-too-large")
+        self._check_tokens(letter, said, fresh=fresh)
+        if not said.prompt:
+            await self._answer(letter, await self._topup(letter, said))
+            return None
+        offer, price_id = await self._chosen(letter.author)
+        request = self._request(letter.author, said.prompt, offer)
+        if not said.tokens and not await self._accounts.balance_msat(letter.author):
+            estimate = self._estimate(offer, request)
+            await self._answer(letter, [chat.payment_text(offer, self._shop.mints, estimate)])
+            return None
+        self._asked[letter.id] = said.prompt
+        while len(self._asked) > CONVERSATIONS_MAX:
+            self._asked.popitem(last=False)
+        return Wish(
+            letter=letter,
+            address=letter.address,
+            offer=offer,
+            price_id=price_id,
+            request=request,
+            ceiling_msat=None,
+            token=said.tokens[0] if said.tokens else None,
+            wants_ecash=True,
+            commitment=commitment(letter.author, self._salt(letter.id)),
+            deadline=self._world.now_s() + self._shop.chat_deadline_s,
+        )
+
+    def _check_tokens(self, letter: Letter, said: chat.Chat, *, fresh: bool) -> None:
+        """Which tokens may be redeemed at all. Raises RemoteError; nothing is taken then."""
+        if not said.tokens:
+            return
+        if len(said.tokens) > 1:
+            raise RemoteError("one token per message, please", code="payment-token-invalid")
+        if not letter.alone:
+            raise RemoteError(
+                "this message went to others too, so its token is not safe to take; write to me "
+                "alone",
+                code="payment-token-invalid",
+            )
+        age_s = self._world.now_s() - letter.created_at
+        if not fresh and age_s > self._shop.stale_s:
+            self._late[letter.author] = letter
+            while len(self._late) > CONVERSATIONS_MAX:
+                self._late.popitem(last=False)
+            raise RemoteError(
+                f"your question came {age_s // 60} minutes late; write /go to run it now",
+                code="message-stale",
+            )
+
+    async def _go(self, letter: Letter) -> Wish | None:
+        late = self._late.pop(letter.author, None)
+        if late is None:
+            raise RemoteError("there is no late question; send it again", code="message-stale")
+        said = chat.parse_chat(late.text)
+        late = replace(late, id=letter.id, wrap=letter.wrap, address=letter.address)
+        return await self._question(late, said, fresh=True)
+
+    async def _chosen(self, pubkey: str) -> tuple[ModelOffer, str]:
+        rows = await self._world.store.read("account_get", pubkey=pubkey)
+        known = {model.offer.id for model in self._shop.models}
+        chosen = str(rows[0]["model"]) if rows else ""
+        return self._announcer.current(chosen if chosen in known else self._default)
+
+    @property
+    def _default(self) -> str:
+        return self._shop.models[0].offer.id
+
+    def _request(self, pubkey: str, prompt: str, offer: ModelOffer) -> ChatRequest:
+        # Half of the window is left for the answer; a token is taken as two characters at worst.
+        chars_max = min(CONVERSATION_CHARS_MAX, offer.context)
+        return ChatRequest(messages=self.conversations.messages(pubkey, prompt, chars_max))
+
+    def _estimate(self, offer: ModelOffer, request: ChatRequest) -> int:
+        prompt = prompt_estimate(request.size_bytes, len(request.messages))
+        answer = min(ANSWER_TOKENS_TYPICAL, offer.max_tokens)
+        return cost_msat(offer.price, Usage(prompt=prompt, completion=answer))
+
+    # commands
+
+    async def _unknown(self, _letter: Letter, _said: chat.Chat) -> Texts:
+        return ["I do not know this command.", *await self._help(_letter, _said)]
+
+    async def _help(self, letter: Letter, _said: chat.Chat) -> Texts:
+        offer, _ = await self._chosen(letter.author)
+        request = self._request("", "What is the capital of France?", offer)
+        example = chat.suggested_coins(self._estimate(offer, request)) * 1_000
+        return [chat.help_text(self._shop.name, self._shop.mints, example)]
+
+    async def _models(self, letter: Letter, _said: chat.Chat) -> Texts:
+        chosen, _ = await self._chosen(letter.author)
+        offers = tuple(self._announcer.current(model.offer.id)[0] for model in self._shop.models)
+        return [chat.models_text(offers, chosen.id)]
+
+    async def _price(self, letter: Letter, said: chat.Chat) -> Texts:
+        if said.argument:
+            offer, _ = self._announcer.current(said.argument)
+        else:
+            offer, _ = await self._chosen(letter.author)
+        return [f"{offer.id}: {chat.price_line(offer)}."]
+
+    async def _model(self, letter: Letter, said: chat.Chat) -> Texts:
+        if not said.argument:
+            return await self._models(letter, said)
+        offer, _ = self._announcer.current(said.argument)
+        await self._world.store.commit(
+            Write("account_model", {"pubkey": letter.author, "model": offer.id})
+        )
+        return [f"{offer.id} answers from now on; {chat.price_line(offer)}."]
+
+    async def _balance(self, letter: Letter, _said: chat.Chat) -> Texts:
+        balance = await self._accounts.balance_msat(letter.author)
+        return [f"Your balance is {chat.sats(balance)}."]
+
+    async def _topup(self, letter: Letter, said: chat.Chat) -> Texts:
+        if not said.tokens:
+            return ["Write /topup and paste a token behind it."]
+        await self._accounts.top_up(letter, said.tokens[0])
+        return []
+
+    async def _refund(self, letter: Letter, _said: chat.Chat) -> Texts:
+        await self._accounts.refund(letter)
+        return []
+
+    async def _change(self, letter: Letter, _said: chat.Chat) -> Texts:
+        store = self._world.store
+        rows = list(await store.read("order_last_change", author=letter.author))
+        rows += await store.read("transfer_last_refund", author=letter.author)
+        if not rows:
+            return ["There is no change of yours here. /balance shows your credit."]
+        newest: Row = max(rows, key=lambda row: int(row["created_at"]))
+        token = await self._world.purse.token_of(newest["id"])
+        if token is None:
+            return ["Your last change has been spent already."]
+        return [f"Your last change, {token.amount} {token.unit}:", encode_token(token)]
+
+    async def _cancel(self, letter: Letter, _said: chat.Chat) -> Texts:
+        row = await self._last(letter)
+        if row is not None and self._counter.cancel(row["id"]):
+            return ["Stopping. What was written so far is charged."]
+        return ["Nothing of yours is running."]
+
+    async def _status(self, letter: Letter, _said: chat.Chat) -> Texts:
+        row = await self._last(letter)
+        if row is None:
+            return ["You have not asked anything yet."]
+        cost = f", cost {chat.sats(row['cost_msat'])}" if row["cost_msat"] else ""
+        code = f" [{row['code']}]" if row["code"] else ""
+        return [f"Your last question is {row['state']}{cost}.{code}"]
+
+    async def _new(self, letter: Letter, _said: chat.Chat) -> Texts:
+        self.conversations.forget(letter.author)
+        return ["Forgotten. A new conversation begins."]
+
+    async def _receipt(self, letter: Letter, _said: chat.Chat) -> Texts:
+        row = await self._last(letter)
+        if row is None or not row["receipt"]:
+            return ["There is no receipt yet."]
+        receipt = {"receipt": json.loads(row["receipt"]), "salt": self._salt(row["id"])}
+        return [json.dumps(receipt, ensure_ascii=False, separators=(",", ":"))]
+
+    async def _last(self, letter: Letter) -> Row | None:
+        rows = await self._world.store.read("order_last", author=letter.author)
+        return rows[0] if rows else None

@@ -1,0 +1,155 @@
+"""An order as the store keeps it: everything that is needed to finish it after a restart.
+
+The prompt is not in it. An order whose answer a crash interrupted is paid back, never run again, so
+no prompt has to be kept.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from nostrllm.core import ledger
+from nostrllm.core.order import Funding, Order
+from nostrllm.ports import Row, Write
+from nostrllm.provider.reply import Address
+from nostrllm.purse import Plan
+from nostrllm.wire.announcement import ModelOffer
+from nostrllm.wire.order import ChatRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The stored part of an order; `order` is its state machine.
+
+    `mint` and `unit` name the coins that paid; both are "" when an account did.
+    """
+
+    id: str
+    wrap: str
+    address: Address
+    model: str
+    price_id: str
+    order: Order
+    mint: str
+    unit: str
+    commitment: str
+    deadline: int
+    accepted: str = ""
+
+    @property
+    def author(self) -> str:
+        """Who owns the account that credit goes to."""
+        return self.address.author
+
+    def insert(self, now_s: int) -> Write:
+        """The write that makes the order exist; a second one of this id is a Conflict."""
+        order = self.order
+        return Write(
+            "order_insert",
+            {
+                "id": self.id,
+                "wrap": self.wrap,
+                "author": self.author,
+                "dialect": self.address.dialect,
+                "reply_key": self.address.key,
+                "reply_relays": json.dumps(self.address.relays),
+                "funding": order.funding,
+                "state": order.state,
+                "model": self.model,
+                "price": self.price_id,
+                "mint": self.mint,
+                "unit": self.unit,
+                "ceiling_msat": order.ceiling_msat,
+                "fee_msat": order.fee_msat,
+                "change_fee_units": order.change_fee_units,
+                "wants_ecash": int(order.wants_ecash),
+                "net_msat": order.net_msat,
+                "commitment": self.commitment,
+                "accepted": self.accepted,
+                "deadline": self.deadline,
+                "at": now_s,
+            },
+        )
+
+
+def ticket_of(row: Row) -> Ticket:
+    """The ticket of a stored order."""
+    funding: Funding = "token" if row["funding"] == "token" else "account"
+    return Ticket(
+        id=row["id"],
+        wrap=row["wrap"],
+        address=address_of(row),
+        model=row["model"],
+        price_id=row["price"],
+        order=Order(
+            funding=funding,
+            ceiling_msat=row["ceiling_msat"],
+            fee_msat=row["fee_msat"],
+            change_fee_units=row["change_fee_units"],
+            wants_ecash=bool(row["wants_ecash"]),
+            state=row["state"],
+            net_msat=row["net_msat"],
+        ),
+        mint=row["mint"],
+        unit=row["unit"],
+        commitment=row["commitment"],
+        deadline=row["deadline"],
+        accepted=row["accepted"],
+    )
+
+
+def address_of(row: Row) -> Address:
+    """Where the answer to a stored order or transfer goes."""
+    relays = tuple(json.loads(row["reply_relays"]))
+    return Address(row["dialect"], row["author"], row["reply_key"], relays)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """An admitted order with what only this process knows of it: the prompt.
+
+    `plan` is the swap to run first, None when an account pays. `body` is what the engine is asked.
+    """
+
+    ticket: Ticket
+    offer: ModelOffer
+    request: ChatRequest
+    body: dict[str, Any]
+    plan: Plan | None
+    prompt_tokens: int
+    end_by: int | None = None
+    chunk_s: float | None = None
+
+    @property
+    def id(self) -> str:
+        """The order's id."""
+        return self.ticket.id
+
+    def with_order(self, order: Order) -> Job:
+        """The job with its order moved on."""
+        return replace(self, ticket=replace(self.ticket, order=order))
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """What the model wrote, all of it."""
+
+    text: str = ""
+    reasoning: str = ""
+    tool_calls: tuple[dict[str, Any], ...] = ()
+    finish_reason: str | None = None
+    usage: Any = field(default=None)
+
+
+def post(set_id: str, postings: ledger.Postings, now_s: int) -> list[Write]:
+    """A set of postings as writes; the store checks once more that it sums to zero."""
+    writes = [
+        Write(
+            "posting_insert",
+            {"set_id": set_id, "account": line.account, "msat": line.msat, "at": now_s},
+        )
+        for line in postings
+    ]
+    return [*writes, Write("posting_unbalanced", {"set_id": set_id}, rows=0)] if writes else []

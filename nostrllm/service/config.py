@@ -1,0 +1,208 @@
+"""A provider's TOML file: read as a whole, every mistake named with its place."""
+
+from __future__ import annotations
+
+import os
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from nostrllm.errors import ConfigError, RemoteError
+from nostrllm.provider.shop import Model, Shop
+from nostrllm.wire.announcement import ModelOffer, Price, Terms
+from nostrllm.wire.token import normal_url
+
+#: Parameters of a chat request that every OpenAI-compatible server takes.
+PARAMETERS = ("max_tokens", "temperature", "top_p", "seed", "stop", "response_format", "tools")
+
+RelayUrl = Annotated[str, StringConstraints(pattern=r"^wss?://[^\s]+$", max_length=256)]
+MintUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=256)]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ProviderTable(_Table):
+    """[provider]: who sells, where, and how much at once."""
+
+    name: str = Field(min_length=1, max_length=64)
+    about: str = Field(default="", max_length=1_000)
+    d: str = Field(default="nostrllm", pattern=r"^[a-zA-Z0-9._-]{1,64}$")
+    state: Path
+    key_file: Path | None = None
+    relays: list[RelayUrl] = Field(min_length=1, max_length=32)
+    mints: list[MintUrl] = Field(min_length=1, max_length=32)
+    nip04: bool = False
+    heartbeat_s: int = Field(default=600, ge=60, le=3_600)
+    queue_max: int = Field(default=32, ge=0, le=10_000)
+    payment_sat_max: int = Field(default=100_000, ge=1, le=100_000_000)
+    balance_sat_max: int = Field(default=1_000_000, ge=1, le=100_000_000)
+    letters_per_minute_max: int = Field(default=60, ge=1, le=100_000)
+    drain_s: float = Field(default=60.0, ge=0, le=3_600)
+    log_level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class EngineTable(_Table):
+    """[engine]: the OpenAI-compatible server that writes the answers."""
+
+    url: str = Field(pattern=r"^https?://[^\s]+$", max_length=1_000)
+    api_key_file: Path | None = None
+    slots: int = Field(default=4, ge=1, le=10_000)
+    first_token_s: float = Field(default=60.0, gt=0, le=3_600)
+    include_usage: bool = True
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+
+class TermsTable(_Table):
+    """[terms]: what is promised about prompts."""
+
+    retention_s: int = Field(default=0, ge=0)
+    training: bool = False
+    upstream: str = Field(default="self", max_length=64)
+    moderation: bool = False
+
+
+class ModelTable(_Table):
+    """[[model]]: one model for sale; prices in msat per million tokens, and per request."""
+
+    id: str = Field(pattern=r"^[^\s\x00-\x1f]{1,128}$")
+    upstream: str = Field(min_length=1, max_length=256)
+    name: str = Field(default="", max_length=128)
+    tier: Literal["simple", "medium", "complex"] = "simple"
+    context: int = Field(ge=16, le=1 << 30)
+    max_tokens: int = Field(default=1_024, ge=1, le=1 << 30)
+    input_msat_per_mtok: int = Field(ge=0)
+    output_msat_per_mtok: int = Field(ge=0)
+    cached_msat_per_mtok: int | None = Field(default=None, ge=0)
+    reasoning_msat_per_mtok: int | None = Field(default=None, ge=0)
+    request_msat: int = Field(default=0, ge=0)
+    parameters: list[str] = Field(default=list(PARAMETERS), max_length=64)
+
+    def model(self) -> Model:
+        """As the provider knows it."""
+        offer = ModelOffer(
+            id=self.id,
+            name=self.name,
+            tier=self.tier,
+            context=self.context,
+            max_tokens=min(self.max_tokens, self.context),
+            parameters=self.parameters,
+            price=Price(
+                input=self.input_msat_per_mtok,
+                output=self.output_msat_per_mtok,
+                request=self.request_msat,
+                cached=self.cached_msat_per_mtok,
+                reasoning=self.reasoning_msat_per_mtok,
+            ),
+        )
+        return Model(offer, self.upstream)
+
+
+class ProviderConfig(_Table):
+    """The whole file."""
+
+    provider: ProviderTable
+    engine: EngineTable
+    terms: TermsTable = TermsTable()
+    model: list[ModelTable] = Field(min_length=1, max_length=10_000)
+
+    def shop(self, version: str) -> Shop:
+        """The operator's decisions, as the provider takes them. Raises ConfigError."""
+        table = self.provider
+        ids = [model.id for model in self.model]
+        if len(set(ids)) != len(ids):
+            raise ConfigError("model: two models have the same id")
+        try:
+            mints = tuple(normal_url(url) for url in table.mints)
+        except RemoteError as error:
+            raise ConfigError(f"provider.mints: {error.message}") from None
+        return Shop(
+            name=table.name,
+            about=table.about,
+            d=table.d,
+            version=version,
+            relays=tuple(dict.fromkeys(url.rstrip("/") for url in table.relays)),
+            mints=mints,
+            models=tuple(model.model() for model in self.model),
+            nip04=table.nip04,
+            heartbeat_s=table.heartbeat_s,
+            slots=self.engine.slots,
+            queue_max=table.queue_max,
+            payment_msat_max=table.payment_sat_max * 1_000,
+            balance_msat_max=table.balance_sat_max * 1_000,
+            letters_per_minute_max=table.letters_per_minute_max,
+            drain_s=table.drain_s,
+            terms=Terms(**self.terms.model_dump()),
+        )
+
+
+def read_provider_config(path: Path) -> ProviderConfig:
+    """The file, validated. Raises ConfigError naming every wrong line.
+
+    Under systemd, STATE_DIRECTORY takes the place of a `state` of "auto"; relative paths count from
+    the file's own folder.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"cannot read {path}: {type(error).__name__}") from None
+    try:
+        table = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path}: {error}") from None
+    try:
+        config = ProviderConfig.model_validate(table)
+    except ValidationError as error:
+        raise ConfigError(_mistakes(path, text, error)) from None
+    return _placed(config, path.parent)
+
+
+def _mistakes(path: Path, text: str, error: ValidationError) -> str:
+    lines = []
+    for mistake in error.errors(include_url=False, include_input=False, include_context=False)[:20]:
+        where = ".".join(str(step) for step in mistake["loc"])
+        line = _line_of(text, mistake["loc"])
+        place = f"{path}:{line}" if line else str(path)
+        lines.append(f"{place}: {where}: {mistake['msg']}")
+    return "\n".join(lines)
+
+
+def _line_of(text: str, loc: tuple[Any, ...]) -> int | None:
+    """The line that sets what `loc` names, if it can be told."""
+    table, position = str(loc[0]), 0
+    wanted = int(loc[1]) if len(loc) > 1 and isinstance(loc[1], int) else 0
+    inside = False
+    for number, line in enumerate(text.splitlines(), 1):
+        head = line.strip()
+        if head.startswith("["):
+            named = head.strip("[] ") == table
+            inside = named and position == wanted
+            position += named
+            if inside and len(loc) <= 1 + ("[[" in head):
+                return number
+        elif inside and head.split("=")[0].strip() == str(loc[-1]):
+            return number
+    return None
+
+
+def _placed(config: ProviderConfig, base: Path) -> ProviderConfig:
+    state = config.provider.state
+    if str(state) == "auto":
+        state = Path(os.environ.get("STATE_DIRECTORY", "state").split(":")[0])
+    provider = config.provider.model_copy(
+        update={
+            "state": base / state,
+            "key_file": _at(base, config.provider.key_file),
+        }
+    )
+    engine = config.engine.model_copy(
+        update={"api_key_file": _at(base, config.engine.api_key_file)}
+    )
+    return config.model_copy(update={"provider": provider, "engine": engine})
+
+
+def _at(base: Path, path: Path | None) -> Path | None:
+    return None if path is None else base / path

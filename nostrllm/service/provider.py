@@ -1,0 +1,178 @@
+"""The provider as a process: adapters joined to the role, readiness told, signals obeyed."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from nostrllm.adapters.clock import SystemClock
+from nostrllm.adapters.engine_openai import Limits, OpenAIEngine, Quirks
+from nostrllm.adapters.keys_sdk import nprofile, to_npub
+from nostrllm.adapters.mint_cashu import CashuMints
+from nostrllm.adapters.relays_websockets import WebsocketRelays
+from nostrllm.adapters.signer_local import LocalKeyring
+from nostrllm.adapters.store_sqlite import SqliteStore
+from nostrllm.errors import NostrllmError
+from nostrllm.provider.daemon import Daemon
+from nostrllm.provider.shop import Shop, World
+from nostrllm.purse import Purse
+from nostrllm.service.config import EngineTable, ProviderConfig
+from nostrllm.service.notify import Notifier
+from nostrllm.service.secrets import private_folder, read_key, read_private, seed_made_once
+
+STATUS_EVERY_S = 5.0
+
+log = structlog.get_logger()
+
+
+@contextlib.asynccontextmanager
+async def opened(config: ProviderConfig, shop: Shop) -> AsyncIterator[tuple[World, bytes]]:
+    """The world of a provider and his seed, as long as the block lasts."""
+    state = private_folder(config.provider.state)
+    clock = SystemClock()
+    keyring = LocalKeyring(clock)
+    identity = keyring.signer(read_key(config.provider.key_file))
+    seed = seed_made_once(state / "seed")
+    async with (
+        SqliteStore.open(state / "provider.db", ("purse", "provider")) as store,
+        CashuMints() as mints,
+        WebsocketRelays(shop.relays, keyring, clock) as relays,
+    ):
+        engine = engine_of(config.engine)
+        purse = Purse(store, mints, clock, seed)
+        world = World(relays, keyring, identity, store, purse, mints, engine, clock)
+        yield world, seed
+
+
+def engine_of(table: EngineTable) -> OpenAIEngine:
+    """The engine that the file names. Raises ConfigError."""
+    api_key = read_private(table.api_key_file) if table.api_key_file else None
+    quirks = Quirks(include_usage=table.include_usage, limit_field=table.limit_field)
+    return OpenAIEngine(
+        table.url, api_key=api_key, quirks=quirks, limits=Limits(first_s=table.first_token_s)
+    )
+
+
+async def run_provider(config: ProviderConfig) -> None:
+    """Sell until SIGTERM or SIGINT, then drain and return. Raises ConfigError, WorldError."""
+    shop = config.shop(version("nostrllm"))
+    notifier = Notifier()
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with opened(config, shop) as (world, seed):
+        me = world.identity.pubkey
+        daemon = Daemon(world, shop, seed=seed, nprofile=nprofile(me, shop.relays))
+        report = _Report(config.provider.state, daemon, world, shop)
+
+        async def ready() -> None:
+            await report.write(ready=True)
+            notifier.ready(await report.line())
+            log.info("ready", models=len(shop.models), relays=len(shop.relays))
+
+        async with asyncio.TaskGroup() as group:
+            beat = group.create_task(_beat(notifier, report))
+            try:
+                await daemon.run(stop, ready)
+            finally:
+                notifier.stopping("draining")
+                beat.cancel()
+        await report.write(ready=False)
+        log.info("stopped")
+
+
+async def _beat(notifier: Notifier, report: _Report) -> None:
+    """Status and watchdog: systemd restarts a daemon whose loop or store no longer turns."""
+    interval = notifier.watchdog_interval_s()
+    while True:
+        await asyncio.sleep(min(STATUS_EVERY_S, interval or STATUS_EVERY_S))
+        await report.write(ready=True)
+        notifier.status(await report.line())
+        notifier.watchdog()
+
+
+class _Report:
+    """What `nostrllm provider status` and systemd read."""
+
+    def __init__(self, state: Path, daemon: Daemon, world: World, shop: Shop) -> None:
+        self._path = state / "status.json"
+        self._daemon = daemon
+        self._world = world
+        self._shop = shop
+
+    async def line(self) -> str:
+        """One line for systemd."""
+        status = await self._daemon.status()
+        return (
+            f"selling {len(self._shop.models)} models on {status.relays_up} of {status.relays} "
+            f"relays, {status.orders_open} orders open"
+        )
+
+    async def write(self, *, ready: bool) -> None:
+        """Write status.json in one piece."""
+        status = await self._daemon.status()
+        counts = await self._world.store.read("order_counts")
+        content: dict[str, Any] = {
+            "pid": os.getpid(),
+            "ready": ready,
+            "at": self._world.now_s(),
+            "name": self._shop.name,
+            "pubkey": self._world.identity.pubkey,
+            "npub": to_npub(self._world.identity.pubkey),
+            "models": [model.offer.id for model in self._shop.models],
+            "mints": list(self._shop.mints),
+            "relays": [
+                {"url": relay.url, "connected": relay.connected, "error": relay.error}
+                for relay in self._world.relays.status()
+            ],
+            "accepting": status.accepting and ready,
+            "orders_open": status.orders_open,
+            "outbox_waiting": status.outbox_waiting,
+            "dropped": status.dropped,
+            "orders": {row["state"]: row["n"] for row in counts},
+            "earned_msat": sum(int(row["cost_msat"]) for row in counts),
+        }
+        part = self._path.with_suffix(".part")
+        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
+        part.replace(self._path)
+
+
+async def check_provider(config: ProviderConfig) -> list[tuple[str, str | None]]:
+    """Every outside part tried once: (what, None if well, else what is wrong)."""
+    shop = config.shop(version("nostrllm"))
+    clock = SystemClock()
+    keyring = LocalKeyring(clock)
+    found: list[tuple[str, str | None]] = []
+    key = keyring.signer(read_key(config.provider.key_file))
+    found.append((f"key {to_npub(key.pubkey)}", None))
+    async with CashuMints() as mints:
+        found += [
+            (f"mint {url}", await _trouble(mints.at(url).keysets(refresh=True)))
+            for url in shop.mints
+        ]
+    engine = engine_of(config.engine)
+    found.append((f"engine {config.engine.url}", await _trouble(engine.health())))
+    async with WebsocketRelays(shop.relays, keyring, clock) as relays:
+        await asyncio.sleep(2.0)
+        for status in relays.status():
+            well = None if status.connected else status.error or "no connection"
+            found.append((f"relay {status.url}", well))
+    return found
+
+
+async def _trouble(call: Any) -> str | None:
+    try:
+        await call
+    except NostrllmError as error:
+        return f"{error.code}: {error.message}"
+    return None
