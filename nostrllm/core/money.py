@@ -58,9 +58,3 @@ def unit_msat(unit: str) -> int:
         raise RemoteError(
             f"the unit {unit[:16]!r} is not accepted here", code="payment-mint-unaccepted"
         ) from None
-
-
-def sats_text(msat: int) -> str:
-    """An amount as a person reads it: 1234 → "1.234 sat"."""
-    whole, rest = divmod(msat, MSAT_PER_SAT)
-    return f"{whole}.{rest:03d}".rstrip("0").rstrip(".") + " sat"

@@ -55,8 +55,9 @@ def parse_chat(text: str) -> Chat:
     rest = rest.strip()
     if not rest.startswith("/"):
         return Chat(None, "", tuple(tokens), rest)
-    name, _, argument = rest[1:].partition(" ")
-    name = name.strip().lower()
+    words = rest[1:].split(maxsplit=1)
+    name = words[0].lower() if words else ""
+    argument = words[1] if len(words) > 1 else ""
     known = name if name in COMMANDS else ""
     return Chat(known, argument.strip(), tuple(tokens), "")
 

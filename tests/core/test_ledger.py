@@ -1,0 +1,53 @@
+"""Postings sum to zero, or there are none."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nostrllm.core import ledger
+from nostrllm.core.order import Settlement
+
+msat = st.integers(0, 10**12)
+MINT, WHO = "https://mint.example", "ab" * 32
+
+
+def test_what_does_not_balance_is_refused() -> None:
+    with pytest.raises(ledger.LedgerError):
+        ledger.balanced(("income", 1))
+
+
+@given(msat, msat, st.integers(0, 10**6), msat, st.sampled_from([1, 1_000]))
+def test_the_life_of_an_order_balances(
+    fee: int, cost: int, units: int, credit: int, unit_msat: int
+) -> None:
+    net = cost + units * unit_msat + credit
+    split = Settlement(cost, units, credit)
+    books: Counter[str] = Counter()
+    for postings in (
+        ledger.token_paid("o", MINT, net),
+        ledger.settled("o", WHO, split, unit_msat),
+        ledger.change_spent("o", MINT, units * unit_msat),
+        ledger.topped_up(WHO, MINT, fee),
+        ledger.account_held("p", WHO, fee + credit),
+        ledger.settled("p", WHO, Settlement(fee + credit, 0, 0), 1),
+    ):
+        assert all(line.msat for line in postings)
+        for line in postings:
+            books[line.account] += line.msat
+    assert sum(books.values()) == 0
+    assert books[ledger.order("o")] == books[ledger.order("p")] == 0
+    assert books[ledger.account(WHO)] == books[ledger.change("o")] == 0
+    assert -books["income"] == books[ledger.coins(MINT)] == cost + fee + credit
+
+
+@given(st.integers(1, 10**9), msat, msat)
+def test_a_refund_never_takes_more_than_was_held(held: int, change: int, fee: int) -> None:
+    change = min(change, held)
+    lines = {line.account: line.msat for line in ledger.refunded("r", WHO, MINT, held, change, fee)}
+    assert sum(lines.values()) == 0
+    assert lines.get(ledger.account(WHO), 0) <= 0
+    assert lines.get("fees", 0) == max(0, change + fee - held)

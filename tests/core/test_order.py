@@ -1,0 +1,125 @@
+"""Whatever happens to an order, every msat ends as cost, change or credit, and once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from nostrllm.core.order import (
+    Delivered,
+    Event,
+    Failed,
+    Generate,
+    Generated,
+    Order,
+    OrderError,
+    Paid,
+    PaymentRefused,
+    Refuse,
+    Settle,
+    Started,
+)
+
+msat = st.integers(0, 10**8)
+events = st.one_of(
+    st.builds(Paid, msat),
+    st.builds(PaymentRefused, st.just("payment-token-spent")),
+    st.builds(Started),
+    st.builds(Generated, msat, st.booleans(), st.none() | st.just("cancelled")),
+    st.builds(Failed, st.just("deadline")),
+    st.builds(Delivered),
+)
+orders = st.builds(
+    Order,
+    funding=st.sampled_from(["token", "account"]),
+    ceiling_msat=msat,
+    fee_msat=st.integers(0, 5_000),
+    unit_msat=st.sampled_from([1, 1_000]),
+    change_fee_units=st.integers(0, 3),
+    wants_ecash=st.booleans(),
+)
+
+
+@settings(max_examples=2_000)
+@given(orders, st.lists(events, max_size=10))
+def test_every_msat_is_accounted_for(order: Order, history: list[Event]) -> None:
+    settlements = []
+    for event in history:
+        before = order
+        try:
+            order, effects = order.handle(event)
+        except OrderError:
+            assert order is before
+            continue
+        settlements += [effect.settlement for effect in effects if isinstance(effect, Settle)]
+    assert len(settlements) <= 1
+    for split in settlements:
+        change_msat = split.change_units * order.unit_msat
+        assert split.cost_msat + change_msat + split.credit_msat == order.net_msat
+        assert split.cost_msat <= max(0, order.ceiling_msat - order.fee_msat)
+        assert min(split.cost_msat, split.change_units, split.credit_msat) >= 0
+        assert order.state in ("settled", "closed")
+
+
+def paid(net: int = 63_000, **fields: object) -> Order:
+    order = replace(Order("token", ceiling_msat=64_000, fee_msat=1_000), **fields)
+    after, effects = order.handle(Paid(net))
+    assert effects == [Generate(min(net, 63_000))]
+    return after
+
+
+def test_the_happy_way() -> None:
+    running, _ = paid().handle(Started())
+    settled, [effect] = running.handle(Generated(3_300, useful=True))
+    assert isinstance(effect, Settle)
+    assert (effect.settlement.cost_msat, effect.settlement.change_units) == (3_300, 59)
+    assert effect.settlement.credit_msat == 700
+    closed, nothing = settled.handle(Delivered())
+    assert (closed.state, nothing) == ("closed", [])
+    assert closed.handle(Delivered()) == (closed, [])
+
+
+def test_a_refused_payment_takes_nothing() -> None:
+    refused, effects = Order("token", 64_000).handle(PaymentRefused("payment-token-spent"))
+    assert refused.state == "refused"
+    assert effects == [Refuse("payment-token-spent")]
+
+
+@pytest.mark.parametrize("event", [Failed("deadline"), Generated(5_000, useful=False)])
+def test_a_failure_costs_nothing(event: Event) -> None:
+    running, _ = paid().handle(Started())
+    _, [effect] = running.handle(event)
+    assert isinstance(effect, Settle)
+    assert effect.settlement.cost_msat == 0
+    assert effect.settlement.change_units == 63
+
+
+def test_a_crash_before_the_start_pays_back_too() -> None:
+    after, [effect] = paid().handle(Failed("generation-failed"))
+    assert after.state == "settled"
+    assert isinstance(effect, Settle)
+    assert effect.code == "generation-failed"
+
+
+def test_the_cost_stops_at_the_ceiling() -> None:
+    running = replace(paid(), state="running", ceiling_msat=10_000)
+    _, [effect] = running.handle(Generated(50_000, useful=True))
+    assert isinstance(effect, Settle)
+    assert effect.settlement.cost_msat == 9_000
+
+
+@pytest.mark.parametrize(
+    "order",
+    [paid(wants_ecash=False), paid(funding="account"), paid(change_fee_units=63)],
+)
+def test_change_that_is_unwanted_or_too_small_is_credited(order: Order) -> None:
+    split = order.split(0)
+    assert (split.change_units, split.credit_msat) == (0, 63_000)
+
+
+def test_what_cannot_happen_is_our_bug() -> None:
+    with pytest.raises(OrderError):
+        Order("token", 1).handle(Started())

@@ -1,0 +1,97 @@
+"""A person's words: commands, questions, tokens; and what is written back."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from nostrllm.wire import chat
+from nostrllm.wire.announcement import ModelOffer, Price
+
+TOKEN = "cashuBo2FteBtodHRwczovL21pbnQ"
+MODEL = ModelOffer(
+    id="smollm2",
+    name="SmolLM2",
+    context=2_048,
+    max_tokens=512,
+    price=Price(input=20_000_000, output=60_000_000, request=1_000),
+)
+
+
+def test_a_question_with_a_token_anywhere() -> None:
+    said = chat.parse_chat(f"What is the capital\n{TOKEN}\nof France?")
+    assert said.command is None
+    assert said.tokens == (TOKEN,)
+    assert TOKEN not in said.prompt
+    assert said.prompt.startswith("What is the capital")
+
+
+@pytest.mark.parametrize(
+    ("text", "command", "argument"),
+    [
+        ("/help", "help", ""),
+        ("  /Model smollm2 ", "model", "smollm2"),
+        ("/dance", "", ""),
+        ("/", "", ""),
+        (f"/topup {TOKEN}", "topup", ""),
+    ],
+)
+def test_commands(text: str, command: str, argument: str) -> None:
+    said = chat.parse_chat(text)
+    assert (said.command, said.argument) == (command, argument)
+    assert said.prompt == ""
+
+
+def test_a_command_may_end_its_line() -> None:
+    assert chat.parse_chat("/new\nhello").command == "new"
+
+
+@given(st.text(max_size=400))
+def test_every_text_is_a_chat(text: str) -> None:
+    said = chat.parse_chat(text)
+    assert said.command is None or said.command in chat.COMMANDS or said.command == ""
+
+
+@given(st.text(alphabet="ab .\n", max_size=600), st.integers(40, 90))
+def test_answers_are_cut_without_loss(text: str, chars_max: int) -> None:
+    pieces = chat.split_answer(text, chars_max)
+    assert all(len(piece) <= chars_max for piece in pieces)
+    bare = [piece.split("\n", 1)[1] if len(pieces) > 1 else piece for piece in pieces]
+    assert "".join("".join(bare).split()) == "".join(text.split())
+
+
+def test_answers_are_cut_at_paragraphs_and_numbered() -> None:
+    text = "a" * 60 + "\n\n" + "b" * 30
+    assert chat.split_answer(text, 80) == ["(1/2)\n" + "a" * 60, "(2/2)\n" + "b" * 30]
+
+
+def test_one_long_word_is_cut_where_it_must() -> None:
+    assert len(chat.split_answer("x" * 200, 50)) == 5
+
+
+@pytest.mark.parametrize(
+    ("msat", "text"), [(0, "0 sat"), (1_234, "1.234 sat"), (2_500, "2.5 sat"), (9_000, "9 sat")]
+)
+def test_amounts(msat: int, text: str) -> None:
+    assert chat.sats(msat) == text
+
+
+def test_prices_and_help_say_what_a_newcomer_needs() -> None:
+    mints = ("https://mint.example",)
+    unpaid = chat.payment_text(MODEL, mints, 9_000)
+    assert "16 sat" in unpaid
+    assert mints[0] in unpaid
+    assert "1 sat per question" in unpaid
+    assert "/topup" in chat.help_text("Finch", mints, 9_000)
+    assert "→ smollm2" in chat.models_text((MODEL,), "smollm2")
+    assert "· smollm2" in chat.models_text((MODEL,), "other")
+    free = MODEL.model_copy(update={"price": Price(input=0, output=0)})
+    assert "per question" not in chat.price_line(free)
+
+
+@given(st.integers(0, 10**9))
+def test_a_suggested_token_covers_the_estimate(msat: int) -> None:
+    coins = chat.suggested_coins(msat)
+    assert coins >= 8
+    assert coins * 1_000 > msat
