@@ -79,7 +79,8 @@ INSERT INTO proof (y, mint, unit, keyset_id, amount, secret, c, dleq_e, dleq_s, 
     owner, operation)
 VALUES (:y, :mint, :unit, :keyset_id, :amount, :secret, :c, :dleq_e, :dleq_s, :dleq_r, :state,
     :owner, :operation)
-ON CONFLICT (y) DO NOTHING;
+ON CONFLICT (y) DO NOTHING
+RETURNING amount;
 
 -- name: proof_mark
 UPDATE proof SET state = :to_state, owner = :owner
@@ -90,7 +91,7 @@ UPDATE proof SET state = :to_state
 WHERE owner = :owner AND state = :from_state;
 
 -- name: proof_spend_all
-UPDATE proof SET state = 'spent'
+UPDATE proof SET state = 'spent', owner = ''
 WHERE owner = :owner AND state = 'reserved';
 
 -- name: proof_free

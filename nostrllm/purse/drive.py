@@ -1,0 +1,297 @@
+"""Bring a stored operation to its end: the loop that all operations share.
+
+Its request is in the store before the mint hears of it. A first answer ends it at once. After any
+other the mint is asked what it knows (`evidence`), now or after a restart, until that says how it
+ended. New coins, the operation's end and the caller's own writes are committed together.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+from weakref import WeakValueDictionary
+
+import structlog
+
+from nostrllm.crypto.bdhke import y_of
+from nostrllm.errors import LocalError, MintRefused, OutcomeUnknown, RemoteError
+from nostrllm.ports import Conflict, Write
+from nostrllm.purse.evidence import Consumed, Evidence, Verdict, consumed, decide
+from nostrllm.purse.operation import (
+    Operation,
+    Outcome,
+    Own,
+    Then,
+    mark,
+    outcome_of,
+    proof_of,
+    proof_write,
+)
+from nostrllm.purse.till import BadSignature, Till, keyset_in_use, keyset_of
+from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof, Token
+
+log = structlog.get_logger()
+
+#: How far to go past counters that turn out to be used.
+SKIP: Final = 1_000
+#: Plans remembered as never sent; of one that is forgotten the mint is asked first.
+FRESH_MAX: Final = 4_096
+
+_QUOTES: Final[dict[str, Consumed]] = {"PAID": "UNSPENT", "ISSUED": "SPENT"}
+
+
+@dataclass(slots=True)
+class _Chase:
+    """One run of an operation. `unclear`: an earlier request may still be under way."""
+
+    then: Then
+    fresh: bool
+    unclear: bool
+    refusals: int = 0
+
+
+class Driver:
+    """Runs operations, each by one task at a time."""
+
+    def __init__(self, till: Till) -> None:
+        self._till = till
+        self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self._fresh: OrderedDict[str, str] = OrderedDict()
+
+    def planned(self, op_id: str, outputs: Sequence[BlindedMessage]) -> None:
+        """An operation with these outputs was made here and now: the mint has not heard of it."""
+        self._fresh[op_id] = outputs[0].B_
+        while len(self._fresh) > FRESH_MAX:
+            self._fresh.popitem(last=False)
+
+    async def run(self, op_id: str, then: Then) -> Outcome:
+        """See Purse.run."""
+        lock = self._locks.setdefault(op_id, asyncio.Lock())
+        async with lock:
+            operation = await self._load(op_id)
+            fresh = self._is_fresh(operation)
+            chase = _Chase(then, fresh, not fresh)
+            for attempt in range(self._till.pace.tries):
+                if operation.state != "PREPARED":
+                    break
+                if attempt:
+                    await self._till.clock.sleep(self._till.pace.pause_s(attempt))
+                operation = await self._try(operation, chase)
+            return await self._outcome(operation)
+
+    def _is_fresh(self, operation: Operation) -> bool:
+        planned = self._fresh.pop(operation.id, None)
+        return planned is not None and planned == operation.outputs[0].B_
+
+    async def _load(self, op_id: str) -> Operation:
+        operation = await self._till.operation(op_id)
+        if operation is None:
+            raise LocalError("there is no such operation")
+        return operation
+
+    async def _outcome(self, operation: Operation) -> Outcome:
+        rows = await self._till.store.read("proof_of_operation", operation=operation.id)
+        token = None
+        if operation.kind == "send" and operation.state == "DONE":
+            sent = [
+                row
+                for state in ("sent", "spent")
+                for row in await self._till.store.read(
+                    "proof_of_owner", owner=operation.id, state=state
+                )
+            ]
+            token = token_of(operation, [proof_of(row) for row in sent])
+        return outcome_of(operation, [proof_of(row) for row in rows], token)
+
+    # one try
+
+    async def _try(self, operation: Operation, chase: _Chase) -> Operation:
+        try:
+            return await self._step(operation, chase)
+        except (MintRefused, OutcomeUnknown, RemoteError) as error:
+            log.info("operation_unclear", operation=operation.id[:16], why=error.message)
+            return operation
+        except Conflict as conflict:
+            if conflict.name != "operation_finish":
+                raise
+            return await self._load(operation.id)
+
+    async def _step(self, operation: Operation, chase: _Chase) -> Operation:
+        refused: MintRefused | None = None
+        send, chase.fresh = chase.fresh, False
+        while True:
+            if send:
+                try:
+                    signatures = await self._send(operation)
+                except MintRefused as error:
+                    refused = error
+                except OutcomeUnknown:
+                    chase.unclear = True
+                    raise
+                else:
+                    return await self._finish(operation, signatures, chase.then)
+            evidence = await self._ask(operation, refused.mint_code if refused else None)
+            verdict = decide(evidence)
+            if verdict is not Verdict.RESEND:
+                break
+            send = True
+        if refused is not None and verdict is Verdict.REJECT_REFUSED:
+            return await self._refused(operation, evidence, chase, refused)
+        return await self._act(operation, evidence, verdict, chase)
+
+    async def _send(self, operation: Operation) -> list[BlindSignature]:
+        mint = self._till.mints.at(operation.mint)
+        if operation.quote:
+            return await mint.mint(operation.quote, operation.outputs)
+        return await mint.swap(operation.inputs, operation.outputs)
+
+    async def _ask(self, operation: Operation, refusal: int | None) -> Evidence:
+        mint = self._till.mints.at(operation.mint)
+        restored = await mint.restore(operation.outputs)
+        states: list[str] = []
+        if operation.quote:
+            quote = await mint.mint_quote(operation.quote)
+            found = _QUOTES.get(quote.state, "PENDING")
+        else:
+            states = await mint.states([y_of(proof.secret) for proof in operation.inputs])
+            found = consumed(states)
+        if found in ("SPENT", "MIXED") and len(restored) < len(operation.outputs):
+            # It may have been done between the two questions: only this answer counts.
+            restored = await mint.restore(operation.outputs)
+        return Evidence(found, operation.outputs, tuple(restored), tuple(states), refusal)
+
+    async def _act(
+        self, operation: Operation, evidence: Evidence, verdict: Verdict, chase: _Chase
+    ) -> Operation:
+        match verdict:
+            case Verdict.FINISH:
+                signed = {output.B_: signature for output, signature in evidence.restored}
+                signatures = [signed[output.B_] for output in operation.outputs]
+                return await self._finish(operation, signatures, chase.then, restored=True)
+            case Verdict.REJECT_SPENT:
+                code = "payment-token-spent"
+                return await self._reject(operation, evidence, chase.then, code, "spent elsewhere")
+            case Verdict.RENUMBER | Verdict.ROTATE:
+                chase.fresh = True
+                return await self._renumber(operation, evidence)
+        return operation
+
+    # the ends
+
+    async def _refused(
+        self, operation: Operation, evidence: Evidence, chase: _Chase, reason: MintRefused
+    ) -> Operation:
+        """A definite no; twice, if an earlier request of the same may still be under way."""
+        chase.refusals += 1
+        if chase.unclear and chase.refusals < 2:
+            return operation
+        return await self._reject(operation, evidence, chase.then, reason.code, reason.message)
+
+    async def _finish(
+        self,
+        operation: Operation,
+        signatures: Sequence[BlindSignature],
+        then: Then,
+        *,
+        restored: bool = False,
+    ) -> Operation:
+        till, done = self._till, replace(operation, state="DONE")
+        keyset = await keyset_of(till.mints.at(operation.mint), operation.outputs[0].id)
+        try:
+            proofs = [
+                till.unblind(own.counter, output, signature, keyset)
+                for own, output, signature in zip(
+                    operation.own, operation.outputs, signatures, strict=True
+                )
+            ]
+        except BadSignature:
+            return await self._suspect(operation, signatures, then)
+        own = operation.own
+        if restored:
+            own = await self._spent_since(operation, proofs)
+        writes = [
+            proof_write("proof_insert", proof, operation, row)
+            for proof, row in zip(proofs, own, strict=True)
+        ]
+        writes.append(Write("proof_spend_all", {"owner": operation.id}))
+        sent = [proof for proof, row in zip(proofs, own, strict=True) if row.state == "sent"]
+        token = token_of(operation, sent) if operation.kind == "send" else None
+        writes += then(outcome_of(done, proofs, token))
+        await till.store.commit(done.finish(till.clock.now()), *writes)
+        return done
+
+    async def _spent_since(self, operation: Operation, proofs: Sequence[Proof]) -> tuple[Own, ...]:
+        """After a restored backup, coins that we now find may have been spent in the lost time."""
+        mint = self._till.mints.at(operation.mint)
+        states = await mint.states([y_of(proof.secret) for proof in proofs])
+        return tuple(
+            replace(own, state="spent") if state == "SPENT" else own
+            for own, state in zip(operation.own, states, strict=True)
+        )
+
+    async def _suspect(
+        self, operation: Operation, signatures: Sequence[BlindSignature], then: Then
+    ) -> Operation:
+        """The mint's answer is kept as evidence and counts as no money; inputs stay reserved."""
+        log.error("mint_signature_bad", operation=operation.id[:16], mint=operation.mint)
+        note = json.dumps([signature.as_dict() for signature in signatures])
+        lost = replace(operation, state="SUSPECT", code="payment-mint-unaccepted", note=note)
+        writes = then(outcome_of(lost))
+        await self._till.store.commit(lost.finish(self._till.clock.now()), *writes)
+        return lost
+
+    async def _reject(
+        self, operation: Operation, evidence: Evidence, then: Then, code: str, note: str
+    ) -> Operation:
+        refused = replace(operation, state="REJECTED", code=code, note=note)
+        writes = await self._found(operation, evidence)
+        if operation.kind in ("send", "reclaim"):
+            back_state, back_owner = operation.back
+            for proof, state in zip(operation.inputs, evidence.states, strict=True):
+                to, owner = ("spent", "") if state == "SPENT" else (back_state, back_owner)
+                writes += mark([proof], "reserved", to, owner)
+        writes += then(outcome_of(refused))
+        await self._till.store.commit(refused.finish(self._till.clock.now()), *writes)
+        return refused
+
+    async def _renumber(self, operation: Operation, evidence: Evidence) -> Operation:
+        """Other outputs for the same inputs: these were signed before, or their keyset is gone."""
+        till = self._till
+        writes = await self._found(operation, evidence)
+        keysets = await till.mints.at(operation.mint).keysets(refresh=True)
+        keyset = keyset_in_use(keysets, operation.unit, (own.amount for own in operation.own))
+        if evidence.restored:
+            await till.counters.skip(keyset.id, SKIP)
+        renumbered = operation.renumber(*await till.outputs(keyset.id, operation.own))
+        await till.store.commit(renumbered.renumbered(), *writes)
+        log.warning("operation_renumbered", operation=operation.id[:16])
+        return renumbered
+
+    async def _found(self, operation: Operation, evidence: Evidence) -> list[Write]:
+        """Coins that our outputs turned into in a past that we lost, as far as they are unspent."""
+        mint = self._till.mints.at(operation.mint)
+        own = {output.B_: row for output, row in zip(operation.outputs, operation.own, strict=True)}
+        proofs: list[Proof] = []
+        for output, signature in evidence.restored:
+            keyset = await keyset_of(mint, output.id)
+            try:
+                counter = own[output.B_].counter
+                proofs.append(self._till.unblind(counter, output, signature, keyset))
+            except BadSignature:
+                log.warning("mint_signature_bad", operation=operation.id[:16], mint=operation.mint)
+        states = await mint.states([y_of(proof.secret) for proof in proofs]) if proofs else []
+        origin = replace(operation, id=f"found:{operation.id}")
+        return [
+            proof_write("proof_found", proof, origin, Own(proof.amount, 0))
+            for proof, state in zip(proofs, states, strict=True)
+            if state == "UNSPENT"
+        ]
+
+
+def token_of(operation: Operation, proofs: Sequence[Proof]) -> Token | None:
+    """The coins as a token of the operation's mint and unit."""
+    return Token(operation.mint, operation.unit, tuple(proofs)) if proofs else None

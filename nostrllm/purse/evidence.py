@@ -1,0 +1,96 @@
+"""What to do about a request whose outcome is not known, from what the mint says now.
+
+The mint signs all outputs and spends all inputs of a swap together, or does nothing. So:
+
+| inputs | our outputs        | then                                                          |
+|--------|--------------------|---------------------------------------------------------------|
+| SPENT  | all signed         | it was done: keep the coins                                   |
+| SPENT  | not all, or other  | spent by somebody else: reject                                |
+| MIXED  | any                | some spent by somebody else: reject                           |
+| PENDING| any                | wait                                                          |
+| UNSPENT| some signed        | our counters are old (a restored backup): renumber            |
+| UNSPENT| none, keyset gone  | nothing happened: renumber for the keyset in use              |
+| UNSPENT| none, refused      | nothing happened and nothing will: reject                     |
+| UNSPENT| none, not refused  | nothing happened: send the same bytes again                   |
+
+For an issue (NUT-04) the quote takes the place of the inputs: PAID is UNSPENT, ISSUED is SPENT.
+Coins that restore finds besides are imported, whatever else is done.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+from typing import Final, Literal
+
+from nostrllm.wire.token import BlindedMessage, BlindSignature
+
+Consumed = Literal["UNSPENT", "PENDING", "SPENT", "MIXED"]
+
+#: Refusals that may be gone a moment later: coins or outputs in use, a quote under way.
+PASSING: Final = frozenset({11002, 11004, 20001, 20005})
+#: Refusals of a keyset that is not, or no longer, in use.
+KEYSET_GONE: Final = frozenset({12001, 12002})
+
+
+class Verdict(Enum):
+    """What to do."""
+
+    FINISH = auto()
+    REJECT_SPENT = auto()
+    REJECT_REFUSED = auto()
+    RENUMBER = auto()
+    ROTATE = auto()
+    RESEND = auto()
+    WAIT = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """The mint's answers, the outputs' signatures asked for after it said that inputs are spent.
+
+    `states`: of each input, in order (empty for an issue). `refusal`: the mint's code, if it just
+    refused this very request.
+    """
+
+    consumed: Consumed
+    outputs: tuple[BlindedMessage, ...]
+    restored: tuple[tuple[BlindedMessage, BlindSignature], ...]
+    states: tuple[str, ...] = ()
+    refusal: int | None = None
+
+    @property
+    def signed_as_asked(self) -> bool:
+        """Did the mint sign every output, each for its amount?"""
+        return len(self.restored) == len(self.outputs) and all(
+            (signature.amount, signature.id) == (output.amount, output.id)
+            for output, signature in self.restored
+        )
+
+
+def consumed(states: Sequence[str]) -> Consumed:
+    """The states of all inputs as one."""
+    if all(state == "SPENT" for state in states):
+        return "SPENT"
+    if "SPENT" in states:
+        return "MIXED"
+    return "PENDING" if "PENDING" in states else "UNSPENT"
+
+
+def decide(evidence: Evidence) -> Verdict:
+    """The table above."""
+    match evidence.consumed:
+        case "PENDING":
+            return Verdict.WAIT
+        case "SPENT" if evidence.signed_as_asked:
+            return Verdict.FINISH
+        case "SPENT" | "MIXED":
+            return Verdict.REJECT_SPENT
+    if evidence.restored:
+        return Verdict.RENUMBER
+    if evidence.refusal is None:
+        return Verdict.RESEND
+    if evidence.refusal in PASSING:
+        return Verdict.WAIT
+    return Verdict.ROTATE if evidence.refusal in KEYSET_GONE else Verdict.REJECT_REFUSED

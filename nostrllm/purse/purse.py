@@ -1,0 +1,242 @@
+"""The purse: coins of one seed, in a store, at any number of mints.
+
+Whatever it asks of a mint is stored first, and whatever becomes of that is stored together with
+the caller's own rows. An operation has an id that the caller chooses; the same id never does a
+thing twice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from nostrllm.core import coins
+from nostrllm.crypto.bdhke import y_of
+from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
+from nostrllm.ports import Clock, Conflict, MintQuote, Mints, Row, Store, Write
+from nostrllm.purse import fund, receive, reclaim, scan, send, watch
+from nostrllm.purse.drive import Driver
+from nostrllm.purse.operation import (
+    Outcome,
+    Plan,
+    Then,
+    mark,
+    nothing,
+    outcome_of,
+    proof_of,
+)
+from nostrllm.purse.till import Counters, Pace, Till
+from nostrllm.wire.token import Proof, Token, normal_url
+
+#: Tries to choose coins that another send takes at the same moment.
+CHOICES: int = 8
+
+
+class Purse:
+    """Coins and operations of one seed; one per store. Safe for many tasks at once."""
+
+    def __init__(
+        self, store: Store, mints: Mints, clock: Clock, seed: bytes, *, pace: Pace | None = None
+    ) -> None:
+        """`seed`: 16 to 64 secret bytes; whoever has them has the coins."""
+        self._till = Till(store, mints, clock, seed, Counters(store), pace or Pace())
+        self._driver = Driver(self._till)
+
+    # any operation
+
+    async def run(self, op_id: str, then: Then = nothing) -> Outcome:
+        """Bring a stored operation to its end, or as far as the mint lets us now.
+
+        `then` gives the writes to commit with the end, DONE or REJECTED; it must not fail, and is
+        not called for an operation that has ended before. An outcome that is PREPARED is not known
+        yet: run it again later. Raises Conflict or StoreError from the commit; the operation is
+        then as it was.
+        """
+        return await self._driver.run(op_id, then)
+
+    async def pending(self) -> list[tuple[str, str]]:
+        """Id and kind of each operation that has not ended, oldest first; run them at a start."""
+        rows = await self._till.store.read("operation_pending")
+        return [(row["id"], row["kind"]) for row in rows]
+
+    async def history(self) -> list[Row]:
+        """All operations, newest first: id, kind, mint, unit, state, amount, fee, code, times."""
+        return await self._till.store.read("operation_history")
+
+    async def balance(self) -> Mapping[tuple[str, str], int]:
+        """(mint, unit) → units that can be spent."""
+        rows = await self._till.store.read("proof_balance")
+        return {(row["mint"], row["unit"]): int(row["amount"]) for row in rows}
+
+    # tokens that come in
+
+    async def plan_receive(
+        self, op_id: str, token: Token, *, ladder: bool, owner: str, proof_state: str = "free"
+    ) -> Plan:
+        """Check a token as far as that goes without the mint's word, and prepare its swap.
+
+        Commit the plan's writes with your own, then `run(op_id)`. `ladder`: the new coins can make
+        any change. Raises RemoteError (payment-token-invalid, payment-token-locked-wrong,
+        payment-amount-low, payment-mint-unaccepted), OutcomeUnknown when the mint's keys are not
+        known and it does not answer.
+        """
+        wanted = receive.Wanted(ladder, owner, proof_state)
+        plan, outputs = await receive.plan(self._till, op_id, token, wanted)
+        self._driver.planned(op_id, outputs)
+        return plan
+
+    async def receive(self, op_id: str, token: Token, then: Then = nothing) -> Outcome:
+        """Take a token in as spendable coins. Raises as `plan_receive`, and `payment-token-spent`
+        for coins seen before."""
+        if await self._till.operation(op_id) is None:
+            plan = await self.plan_receive(op_id, token, ladder=False, owner="")
+            try:
+                await self._till.store.commit(*plan.writes)
+            except Conflict as conflict:
+                if conflict.name == "claim_insert":
+                    raise RemoteError(
+                        "a coin was seen before", code="payment-token-spent"
+                    ) from None
+        return await self.run(op_id, then)
+
+    async def claimed_by(self, token: Token) -> set[str]:
+        """The operations that coins of this token were seen in."""
+        url = normal_url(token.mint)
+        found = [
+            row["owner"]
+            for proof in token.proofs
+            for row in await self._till.store.read("claim_owner", mint=url, y=y_of(proof.secret))
+        ]
+        return set(found)
+
+    # coins kept for somebody
+
+    async def held(self, owner: str) -> list[Proof]:
+        """The coins that `owner` holds, largest first."""
+        rows = await self._till.store.read("proof_of_owner", owner=owner, state="held")
+        return [proof_of(row) for row in rows]
+
+    def choose(self, held: Sequence[Proof], amount: int) -> tuple[list[Proof], list[Proof]]:
+        """Coins that sum to `amount` units, and the others. Raises LocalError if none do."""
+        chosen = coins.exact(held, amount)
+        if chosen is None:
+            raise LocalError("the held coins cannot make this amount")
+        secrets = {proof.secret for proof in chosen}
+        return chosen, [proof for proof in held if proof.secret not in secrets]
+
+    def mark(
+        self, proofs: Sequence[Proof], from_state: str, to_state: str, owner: str
+    ) -> list[Write]:
+        """Writes that move coins of ours; Conflict `proof_mark` if one is not in `from_state`.
+
+        States: free, held, sent, spent. `owner` is who they are for from then on.
+        """
+        return mark(proofs, from_state, to_state, owner)
+
+    async def token_of(self, owner: str) -> Token | None:
+        """The token of the coins sent under this name, until they are known to be taken."""
+        rows = await self._till.store.read("proof_of_owner", owner=owner, state="sent")
+        if not rows:
+            return None
+        return Token(rows[0]["mint"], rows[0]["unit"], tuple(map(proof_of, rows)))
+
+    async def watch_sent(self, then: watch.Taken = lambda owner: ()) -> list[str]:
+        """Owners whose sent coins were all taken since the last call; those coins are let go.
+
+        `then(owner)`'s writes are committed with that.
+        """
+        return await watch.watch(self._till, then)
+
+    # tokens that go out
+
+    async def send_out(
+        self, op_id: str, mint: str, unit: str, amount: int, then: Then = nothing
+    ) -> Outcome:
+        """Make a token of `amount` units; `outcome.token`. The mint's fee for a swap is ours.
+
+        Its coins are 'sent' under op_id. Raises LocalError `wallet-empty` (nothing was stored), and
+        as `run`.
+        """
+        want = Token(normal_url(mint), unit, ())
+        if await self._till.operation(op_id) is None:
+            await self._place(op_id, want, amount, then)
+        return await self.run(op_id, then)
+
+    async def send(
+        self, op_id: str, mint: str, unit: str, amount: int, *, then: Then = nothing
+    ) -> Token:
+        """As `send_out`, but the token itself.
+
+        Raises OutcomeUnknown while that is not known (call again), LocalError
+        `payment-token-spent` if our own coins were spent elsewhere, or the token was since.
+        """
+        outcome = await self.send_out(op_id, mint, unit, amount, then)
+        if outcome.state == "PREPARED":
+            raise OutcomeUnknown("the mint has not said yet what became of the swap")
+        if outcome.token is None:
+            code = outcome.code or "payment-token-spent"
+            raise LocalError("the token could not be made, or is gone", code=code)
+        return outcome.token
+
+    async def _place(self, op_id: str, want: Token, amount: int, then: Then) -> None:
+        if amount <= 0:
+            raise LocalError("a token has a positive amount")
+        for _ in range(CHOICES):
+            try:
+                outputs = await send.place(self._till, op_id, want, amount, then)
+            except Conflict as conflict:
+                if conflict.name == "proof_mark":
+                    continue  # another send took a coin between our read and our write
+                if conflict.name != "operation_insert":
+                    raise
+                return
+            if outputs:
+                self._driver.planned(op_id, outputs)
+            return
+        raise LocalError("too many sends at once", code="busy")
+
+    async def reclaim(self, op_id: str, then: Then = nothing) -> Outcome:
+        """Swap back what `op_id` sent and nobody took.
+
+        Raises RemoteError `payment-token-spent` when it was taken, LocalError when there was none.
+        """
+        name = await reclaim.place(self._till, op_id)
+        return await self.run(name, then)
+
+    # Lightning
+
+    async def fund(self, mint: str, amount: int, unit: str = "sat") -> MintQuote:
+        """An invoice whose payment gives us `amount` units at this mint; it is stored."""
+        return await fund.ask(self._till, mint, amount, unit)
+
+    async def quotes(self) -> list[Row]:
+        """Stored quotes whose coins were not issued to us yet, oldest first."""
+        return await self._till.store.read("quote_open")
+
+    async def claim_quote(self, quote_id: str, *, wait_s: float = 0.0) -> Outcome:
+        """Turn a paid quote into coins; waits up to `wait_s` for its payment.
+
+        PREPARED with code `payment-pending` while it is not paid; REJECTED if its coins were issued
+        to somebody else (or to this seed before a backup: `scan` finds them).
+        """
+        row = await fund.stored(self._till, quote_id)
+        name = fund.name(quote_id)
+        if await self._till.operation(name) is None:
+            state = await fund.poll(self._till, row, wait_s)
+            if state != "PAID":
+                return _unclaimed(row, state)
+            self._driver.planned(name, await fund.place(self._till, row))
+        issued = Write("quote_mark", {"id": quote_id, "state": "ISSUED"})
+        return await self.run(name, lambda outcome: [issued])
+
+    async def scan(self, mint: str, unit: str = "sat") -> int:
+        """Find this seed's coins at a mint from the seed alone; units that were not known."""
+        return await scan.scan(self._till, mint, unit)
+
+
+def _unclaimed(row: Row, state: str) -> Outcome:
+    """A quote that is not ours to turn into coins, or not yet."""
+    issue = fund.unplaced(row)
+    if state == "ISSUED":
+        return outcome_of(replace(issue, state="REJECTED", code="payment-token-spent"))
+    return outcome_of(replace(issue, code="payment-pending"))

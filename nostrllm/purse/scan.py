@@ -1,0 +1,67 @@
+"""Scan: find the coins of a seed at a mint when nothing else is left (NUT-09, NUT-13).
+
+Asks for every output number in turn, in batches, until 2,000 in a row are unknown to the mint.
+Finding a coin twice changes nothing, so a scan may be repeated at any time.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from nostrllm.crypto.bdhke import y_of
+from nostrllm.ports import Keyset, Mint
+from nostrllm.purse.operation import Operation, Own, proof_write
+from nostrllm.purse.till import BadSignature, Till
+from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof
+
+BATCH: Final = 100
+EMPTY_MAX: Final = 2_000
+
+
+async def scan(till: Till, mint_url: str, unit: str) -> int:
+    """Store the unspent coins found; what those are worth that were not known, in units."""
+    mint = till.mints.at(mint_url)
+    total = 0
+    for keyset in (await mint.keysets(refresh=True)).values():
+        if keyset.unit == unit:
+            total += await _scan_keyset(till, mint, keyset)
+    return total
+
+
+async def _scan_keyset(till: Till, mint: Mint, keyset: Keyset) -> int:
+    start = last = total = 0
+    while start - last < EMPTY_MAX:
+        own = [Own(1, start + number) for number in range(BATCH)]
+        counters = {till.output(keyset.id, row): row.counter for row in own}
+        found = await mint.restore(list(counters))
+        start += BATCH
+        if found:
+            total += await _keep(
+                till, mint, keyset, [(counters[out], out, sig) for out, sig in found]
+            )
+            last = max(counters[output] for output, _ in found) + 1
+            await till.counters.raise_to(keyset.id, last)
+    return total
+
+
+async def _keep(
+    till: Till,
+    mint: Mint,
+    keyset: Keyset,
+    found: list[tuple[int, BlindedMessage, BlindSignature]],
+) -> int:
+    proofs: list[Proof] = []
+    for counter, output, signature in found:
+        try:
+            proofs.append(till.unblind(counter, output, signature, keyset))
+        except BadSignature:
+            continue  # not money
+    states = await mint.states([y_of(proof.secret) for proof in proofs])
+    origin = Operation("scan", "receive", mint.url, keyset.unit, 0, 0, (), ())
+    writes = [
+        proof_write("proof_found", proof, origin, Own(proof.amount, 0))
+        for proof, state in zip(proofs, states, strict=True)
+        if state == "UNSPENT"
+    ]
+    stored = await till.store.commit(*writes)
+    return sum(int(row["amount"]) for rows in stored for row in rows)

@@ -1,0 +1,58 @@
+"""Send: coins of ours become a token of an exact amount.
+
+Coins that sum up as they are go out at once, without the mint. Else one swap: chosen coins are
+reserved with the request in one commit; DONE makes the token and the rest; if the mint refuses,
+coins that are spent are marked so and the others are free again. Resume: run again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from nostrllm.core import coins
+from nostrllm.errors import LocalError
+from nostrllm.purse.operation import Operation, Own, Then, mark, outcome_of, proof_of
+from nostrllm.purse.till import Outputs, Till, keyset_in_use, keysets_with
+from nostrllm.wire.token import Proof, Token
+
+
+async def place(till: Till, op_id: str, want: Token, amount: int, then: Then) -> Outputs:
+    """Store the send of `amount` units of the mint and unit of `want` (a token without coins).
+
+    The outputs of the swap to run; none if it is done already. Raises LocalError `wallet-empty`.
+    """
+    rows = await till.store.read("proof_free", mint=want.mint, unit=want.unit)
+    have = [proof_of(row) for row in rows]
+    ready = coins.exact(have, amount)
+    if ready is None:
+        operation = await _swap(till, op_id, want, amount, have)
+        await till.store.commit(
+            operation.insert(till.clock.now()),
+            *mark(operation.inputs, "free", "reserved", op_id),
+        )
+        return operation.outputs
+    done = Operation(op_id, "send", want.mint, want.unit, amount, 0, (), (), state="DONE")
+    token = Token(want.mint, want.unit, tuple(ready))
+    await till.store.commit(
+        done.insert(till.clock.now()),
+        *mark(ready, "free", "sent", op_id),
+        *then(outcome_of(done, (), token)),
+    )
+    return ()
+
+
+async def _swap(
+    till: Till, op_id: str, want: Token, amount: int, have: Sequence[Proof]
+) -> Operation:
+    mint = till.mints.at(want.mint)
+    if sum(proof.amount for proof in have) < amount:  # known without the mint
+        raise LocalError("the wallet has not enough coins", code="wallet-empty")
+    keysets = await keysets_with(mint, {proof.id for proof in have})
+    inputs = coins.select([proof for proof in have if proof.id in keysets], amount, keysets)
+    fee = coins.fee(inputs, keysets)
+    rest = sum(proof.amount for proof in inputs) - fee - amount
+    rows = [Own(piece, 0, "sent", op_id) for piece in coins.split(amount)]
+    rows += [Own(piece, 0) for piece in coins.split(rest)]
+    keyset = keyset_in_use(keysets, want.unit, (row.amount for row in rows))
+    outputs, own = await till.outputs(keyset.id, rows)
+    return Operation(op_id, "send", mint.url, want.unit, amount, fee, outputs, own, tuple(inputs))
