@@ -1,15 +1,16 @@
 """The client as a library: adapters joined to the role, behind one object.
 
-    async with nostrllm.Client(relays=[…], mint="https://…") as client:
-        answer = client.ask("What is a relay?")
-        async for text in answer:
-            print(text, end="")
-        print(answer.result.cost_msat)
+async with nostrllm.Client(relays=[…], mint="https://…") as client:
+    answer = client.ask("What is a relay?")
+    async for text in answer:
+        print(text, end="")
+    print(answer.result.cost_msat)
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -20,21 +21,22 @@ from types import TracebackType
 from typing import Any, Final, Literal, TypedDict, Unpack
 
 from nostrllm.adapters.clock import SystemClock
-from nostrllm.adapters.keys_sdk import parse_pubkey
+from nostrllm.adapters.keys_sdk import parse_pubkey, to_npub
 from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.adapters.relays_websockets import WebsocketRelays
 from nostrllm.adapters.signer_local import LocalKeyring
 from nostrllm.adapters.store_sqlite import SqliteStore
-from nostrllm.client.account import Accounts
+from nostrllm.client.account import Accounts, Balance
 from nostrllm.client.answer import Answer
 from nostrllm.client.ask import Buyer
 from nostrllm.client.discover import Catalogue, Listing, Offer
 from nostrllm.client.keepsakes import Keepsakes
-from nostrllm.client.quote import Prompt, Question, Quote
+from nostrllm.client.quote import Prompt, Question
 from nostrllm.client.resume import resume
 from nostrllm.client.settle import Outcome
 from nostrllm.client.world import Square, World
-from nostrllm.errors import ConfigError, LocalError, StoreError
+from nostrllm.core.money import UNIT_MSAT
+from nostrllm.errors import ConfigError, LocalError, StoreError, WorldError
 from nostrllm.purse import Purse
 from nostrllm.service.relaylist import default_relays
 from nostrllm.service.secrets import key_made_once, private_folder, seed_made_once
@@ -230,9 +232,51 @@ class Client:
         self._start(self._bring(question, answer))
         return answer
 
+    async def preferred_mint(self) -> str:
+        """The mint to fund at and send from: the chosen one, else where most of the money is.
+
+        Raises ConfigError when neither is known.
+        """
+        if self.place.mint is not None:
+            return self.place.mint
+        held = await self.wallet.balance()
+        if not held:
+            raise ConfigError("name a mint you trust: --mint URL")
+        return max(held, key=lambda pot: held[pot] * UNIT_MSAT.get(pot[1], 0))[0]
+
+    async def balance(self, provider: str) -> Balance:
+        """The account with a provider (npub, hex or name), as he signs it now."""
+        return await self.accounts.balance(await self.market.offer(provider))
+
+    async def topup(self, provider: str, amount: int) -> Balance:
+        """Put `amount` sat from the wallet into the account with a provider."""
+        offer = await self.market.offer(provider)
+        accepted = [normal_url(url) for url in offer.announcement.mints]
+        held = {
+            mint: units
+            for (mint, unit), units in (await self.wallet.balance()).items()
+            if unit == "sat" and mint in accepted
+        }
+        mint = max(held, key=lambda url: (held[url] >= amount, url == self.place.mint), default="")
+        if held.get(mint, 0) < amount:
+            raise LocalError("the wallet has not enough coins he accepts", code="wallet-empty")
+        return await self.accounts.top_up(offer, (mint, "sat", amount))
+
+    async def refund(self, provider: str) -> Balance:
+        """Take the balance with a provider back into the wallet, in whole coins."""
+        return await self.accounts.refund(await self.market.offer(provider))
+
     async def resume(self) -> list[Outcome]:
-        """Finish what is open; the answers that came late, those found since the start too."""
+        """Finish what is open: orders, wallet operations, quotes that were paid meanwhile.
+
+        Returns the answers that came late, those found since the start too.
+        """
         await self._resume()
+        for op_id, _ in await self.wallet.pending():
+            await self.wallet.run(op_id)
+        for quote in await self.wallet.quotes():
+            with contextlib.suppress(WorldError):
+                await self.wallet.claim_quote(str(quote["id"]))
         late, self.late = self.late, []
         return late
 
@@ -241,7 +285,9 @@ class Client:
         try:
             answer.finish(await self._buyer.ask(question, answer))
         except asyncio.CancelledError:
-            answer.fail(LocalError("the client was closed before the answer came", code="cancelled"))
+            answer.fail(
+                LocalError("the client was closed before the answer came", code="cancelled")
+            )
             raise
         except Exception as error:  # noqa: BLE001 - told to the reader, who raises it
             answer.fail(error)
@@ -269,6 +315,11 @@ def provider_key(text: str) -> str:
     return parse_pubkey(text) if is_key else text
 
 
+def npub(pubkey: str) -> str:
+    """A public key as people write it."""
+    return to_npub(pubkey)
+
+
 def _devnet(path: Path) -> tuple[tuple[str, ...], str]:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
@@ -282,4 +333,4 @@ def _data_home() -> Path:
     return Path(stated) if stated else Path.home() / ".local" / "share"
 
 
-__all__ = ["Client", "Market", "Place", "Quote", "market", "place", "provider_key"]
+__all__ = ["Client", "Market", "Place", "market", "npub", "place", "provider_key"]

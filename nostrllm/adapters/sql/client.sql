@@ -1,0 +1,109 @@
+-- What a client bought and must not forget: purchases under way, receipts, account statements.
+
+-- migration: 1
+
+-- A message that money depends on. n also names its reply key, so it is never given twice.
+-- state: reserved (the key is taken), sent (it may have reached the provider), accepted,
+-- settling (the reply is here, its coins are not yet ours), done, failed (nothing was paid).
+CREATE TABLE purchase (
+    n INTEGER PRIMARY KEY,
+    what TEXT NOT NULL,                    -- order, topup, refund
+    id TEXT UNIQUE,                        -- rumor id
+    provider TEXT NOT NULL,
+    state TEXT NOT NULL,
+    bargain TEXT NOT NULL DEFAULT '',      -- what was asked, JSON; never the prompt
+    accepted TEXT NOT NULL DEFAULT '',     -- the provider's signed acceptance, JSON
+    reply TEXT NOT NULL DEFAULT '',        -- the reply; its change token goes when it is ours
+    breaches TEXT NOT NULL DEFAULT '',     -- how the reply departs from the bargain
+    cost_msat BIGINT NOT NULL DEFAULT 0,
+    fee_msat BIGINT NOT NULL DEFAULT 0,
+    code TEXT NOT NULL DEFAULT '',
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+CREATE INDEX purchase_open ON purchase (n)
+WHERE state IN ('reserved', 'sent', 'accepted', 'settling');
+
+CREATE TABLE receipt (
+    id TEXT PRIMARY KEY,                   -- event id
+    provider TEXT NOT NULL,
+    d TEXT NOT NULL,
+    model TEXT NOT NULL,
+    purchase BIGINT NOT NULL,
+    event TEXT NOT NULL,
+    details TEXT NOT NULL,
+    salt TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    reviewed_at BIGINT
+);
+CREATE INDEX receipt_by_provider ON receipt (provider, created_at);
+
+CREATE TABLE statement (
+    provider TEXT PRIMARY KEY,
+    seq BIGINT NOT NULL,
+    balance_msat BIGINT NOT NULL,
+    event TEXT NOT NULL
+);
+
+-- name: purchase_reserve
+INSERT INTO purchase (what, provider, state, created_at, updated_at)
+VALUES (:what, :provider, 'reserved', :at, :at)
+RETURNING n;
+
+-- name: purchase_send
+UPDATE purchase SET state = 'sent', id = :id, bargain = :bargain, updated_at = :at
+WHERE n = :n AND state = 'reserved';
+
+-- name: purchase_accept
+UPDATE purchase SET state = 'accepted', accepted = :accepted, updated_at = :at
+WHERE n = :n AND state = 'sent';
+
+-- name: purchase_settle
+UPDATE purchase SET state = 'settling', reply = :reply, updated_at = :at
+WHERE n = :n AND state IN ('sent', 'accepted');
+
+-- name: purchase_done
+UPDATE purchase SET state = 'done', reply = :reply, breaches = :breaches, cost_msat = :cost_msat,
+    fee_msat = :fee_msat, code = :code, updated_at = :at
+WHERE n = :n AND state = 'settling';
+
+-- name: purchase_fail
+UPDATE purchase SET state = 'failed', code = :code, updated_at = :at
+WHERE n = :n AND state IN ('reserved', 'sent', 'accepted');
+
+-- name: purchase_get
+SELECT * FROM purchase WHERE n = :n;
+
+-- name: purchase_open
+SELECT * FROM purchase
+WHERE state IN ('reserved', 'sent', 'accepted', 'settling')
+ORDER BY n;
+
+-- name: purchase_list
+SELECT n, what, id, provider, state, breaches, cost_msat, fee_msat, code, created_at FROM purchase
+ORDER BY n DESC
+LIMIT :count;
+
+-- name: receipt_keep
+INSERT INTO receipt (id, provider, d, model, purchase, event, details, salt, created_at)
+VALUES (:id, :provider, :d, :model, :purchase, :event, :details, :salt, :at)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: receipt_latest
+SELECT * FROM receipt
+WHERE provider = :provider
+ORDER BY created_at DESC, purchase DESC
+LIMIT 1;
+
+-- name: receipt_reviewed
+UPDATE receipt SET reviewed_at = :at WHERE id = :id;
+
+-- name: statement_keep
+INSERT INTO statement (provider, seq, balance_msat, event)
+VALUES (:provider, :seq, :balance_msat, :event)
+ON CONFLICT (provider) DO UPDATE
+SET seq = excluded.seq, balance_msat = excluded.balance_msat, event = excluded.event
+WHERE excluded.seq > statement.seq;
+
+-- name: statement_of
+SELECT * FROM statement WHERE provider = :provider;

@@ -1,0 +1,280 @@
+"""The one call: choose an offer, pay, listen, verify, settle.
+
+Readable from top to bottom in `Buyer.ask`. Every step that moves money is on disk before it is
+taken; what a crash or a silent provider leaves open is finished by `resume`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass, replace
+from typing import Final
+
+from nostrllm.client.answer import Answer
+from nostrllm.client.bargain import Bargain, accepted_terms
+from nostrllm.client.discover import Catalogue, Offer
+from nostrllm.client.letters import EXPIRY_S, Line, letter, post, whisper
+from nostrllm.client.purchases import Purchase, Purchases
+from nostrllm.client.quote import Question, Quote, quote
+from nostrllm.client.replies import Chunks, Listening, Message, Replies, listen
+from nostrllm.client.settle import Outcome, Settler, outcome, refusal
+from nostrllm.client.world import World
+from nostrllm.core.money import unit_msat
+from nostrllm.errors import LocalError, NostrllmError, RemoteError, WorldError
+from nostrllm.wire.event import Event
+from nostrllm.wire.order import (
+    Accepted,
+    AccountPayment,
+    Ack,
+    Order,
+    Payment,
+    Query,
+    Refused,
+    ReplyTo,
+    Result,
+    TokenPayment,
+)
+from nostrllm.wire.order import Answer as QueryAnswer
+from nostrllm.wire.token import encode_token
+
+#: A silent provider is asked so often, and waited for so long each time.
+QUERIES_MAX: Final = 2
+QUERY_S: Final = 5.0
+#: A catalogue caught between two versions of a price list shows no offers: ask again.
+LOOKS_MAX: Final = 3
+LOOK_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Deal:
+    """One order under way: what was quoted, with whom we speak, and where he answers."""
+
+    question: Question
+    quote: Quote
+    line: Line
+    reply: ReplyTo
+    answer: Answer
+
+
+class Buyer:
+    """Buys answers."""
+
+    def __init__(self, world: World, catalogue: Catalogue) -> None:
+        self._world = world
+        self._catalogue = catalogue
+        self.purchases = Purchases(world)
+        self.settler = Settler(world, self.purchases)
+
+    async def ask(self, question: Question, answer: Answer) -> Outcome:
+        """Buy one answer; text goes to `answer` as it comes.
+
+        Raises LocalError before anything is paid; RemoteError with the provider's code when he
+        refused or failed, the coins being back; WorldError `provider-silent` or
+        `relay-unreachable`.
+        """
+        quoted = answer.quote = await self._quote(question)
+        if question.on_quote is not None:
+            question.on_quote(quoted)
+        purchase = await self.purchases.reserve("order", quoted.offer.provider)
+        signer = self._world.reply(purchase.n)
+        urls = self._world.square.reply_relays
+        deal = Deal(
+            question,
+            quoted,
+            line_to(self._world, quoted.offer),
+            ReplyTo(key=signer.pubkey, relays=list(urls)),
+            answer,
+        )
+        listening = Listening(signer, quoted.offer.provider, urls, stream=question.stream)
+        async with listen(self._world.square, listening) as replies:
+            purchase = await self._place(deal, purchase)
+            return await self._follow(deal, purchase, replies, Chunks(signer))
+
+    # before
+
+    async def _quote(self, question: Question) -> Quote:
+        question.body()  # a wrong question needs no relay
+        error: NostrllmError | None = None
+        for look in range(LOOKS_MAX):
+            if look:
+                await self._world.square.clock.sleep(LOOK_S)
+            offers = await self._catalogue.offers(refresh=look > 0)
+            try:
+                return await quote(self._world, question, offers)
+            except LocalError as exc:
+                if exc.code not in ("provider-unknown", "model-unknown"):
+                    raise
+                error = exc
+        raise error or LocalError("no offer was found", code="provider-unknown")
+
+    async def _place(self, deal: Deal, purchase: Purchase) -> Purchase:
+        """Make the coins, write the order down, send it. On an error the coins are taken back."""
+        try:
+            order, bargain = await self._order(deal, purchase)
+            whole = letter(self._world.square, deal.line, order)
+            purchase = await self.purchases.sent(purchase, whole.id, bargain)
+            deal.answer.order_id = whole.id
+            await post(self._world.square, deal.line, whole, order.deadline + EXPIRY_S)
+        except NostrllmError as error:
+            await self.settler.give_up(purchase, error.code, definite=True)
+            raise
+        return purchase
+
+    async def _order(self, deal: Deal, purchase: Purchase) -> tuple[Order, Bargain]:
+        world, quoted, question = self._world, deal.quote, deal.question
+        payment: Payment = AccountPayment()
+        paid_msat = 0
+        if quoted.pay == "token":
+            token = await world.purse.send(
+                purchase.token_op, quoted.mint, quoted.unit, quoted.amount
+            )
+            payment = TokenPayment(token=encode_token(token))
+            paid_msat = token.amount * unit_msat(token.unit)
+        deadline = world.square.now_s() + max(1, int(question.deadline_s))
+        bargain = Bargain(
+            provider=quoted.offer.provider,
+            d=quoted.offer.announcement.d,
+            relays=quoted.offer.announcement.relays,
+            reply_relays=tuple(deal.reply.relays),
+            buyer=deal.line.buyer.pubkey,
+            offer=quoted.offer.model,
+            price=quoted.offer.price_event_id,
+            model=quoted.offer.model.id,
+            pay=quoted.pay,
+            mint=quoted.mint,
+            unit=quoted.unit,
+            paid_msat=paid_msat,
+            ceiling_msat=quoted.ceiling_msat,
+            size_bytes=quoted.body.size_bytes,
+            messages=len(quoted.body.messages),
+            deadline=deadline,
+            reviewer=world.identity.pubkey,
+            salt=secrets.token_hex(32),
+        )
+        order = Order(
+            reply=deal.reply,
+            model=bargain.model,
+            body=quoted.body,
+            price=bargain.price,
+            ceiling_msat=quoted.ceiling_msat,
+            payment=payment,
+            change=question.change,
+            deadline=deadline,
+            chunk_ms=250 if question.stream else None,
+            c=bargain.c,
+        )
+        return order, bargain
+
+    # after
+
+    async def _follow(
+        self, deal: Deal, purchase: Purchase, replies: Replies, chunks: Chunks
+    ) -> Outcome:
+        """Wait for the result; every word of the provider's gives him more time."""
+        clock = self._world.square.clock
+        patience_s = deal.question.deadline_s
+        until, queries = clock.monotonic() + patience_s, 0
+        while True:
+            try:
+                async with asyncio.timeout(max(0.0, until - clock.monotonic())):
+                    message = await replies.next()
+            except TimeoutError:
+                if queries == QUERIES_MAX:
+                    raise await self._silent(purchase) from None
+                queries += 1
+                await whisper(self._world.square, deal.line, self._query(deal, purchase))
+                until = clock.monotonic() + QUERY_S
+                continue
+            if isinstance(message, Event):
+                heard = await self._chunk(deal, chunks, message)
+            elif isinstance(message, Result) and message.order == purchase.id:
+                return await self._finish(deal, purchase, chunks, message)
+            else:
+                purchase, heard = await self._message(deal, purchase, chunks, message)
+            if heard:
+                until, queries = clock.monotonic() + patience_s, 0
+
+    async def _chunk(self, deal: Deal, chunks: Chunks, event: Event) -> bool:
+        text = await chunks.push(event)
+        deal.answer.show(text or "")
+        return text is not None
+
+    async def _message(
+        self, deal: Deal, purchase: Purchase, chunks: Chunks, message: Message
+    ) -> tuple[Purchase, bool]:
+        """Anything but the result. Raises RemoteError for a refusal, the coins being back."""
+        if isinstance(message, Refused) and message.order == purchase.id:
+            raise await self._refused(purchase, message)
+        if isinstance(message, Accepted) and message.order == purchase.id:
+            accepted = self._accepted(purchase, message)
+            if accepted is not None:
+                deal.answer.ahead = message.ahead
+                purchase = await self.purchases.accepted(purchase, accepted)
+                deal.answer.show(await chunks.accepted(message.session))
+                return purchase, True
+        return purchase, isinstance(message, QueryAnswer) and message.problem is None
+
+    def _accepted(self, purchase: Purchase, message: Accepted) -> Event | None:
+        """The provider's signature on our terms; None when it is not his, or not on ours."""
+        return proved_acceptance(self._world, purchase, message.event, message.session)
+
+    async def _finish(
+        self, deal: Deal, purchase: Purchase, chunks: Chunks, result: Result
+    ) -> Outcome:
+        if purchase.accepted is None and result.accepted is not None:
+            event = proved_acceptance(self._world, purchase, result.accepted)
+            if event is not None:
+                purchase = await self.purchases.accepted(purchase, event)
+        purchase, ending = await self.settler.settle(purchase, result)
+        await whisper(self._world.square, deal.line, Ack(reply=deal.reply, order=result.order))
+        if result.problem is not None:
+            raise refusal(result.problem)
+        if "text-altered" in ending.breaches:
+            raise RemoteError("the answer does not match its own hash; its change was taken")
+        deal.answer.show(chunks.finish(result.text))
+        if chunks.diverged:
+            ending = replace(ending, breaches=[*ending.breaches, "stream-altered"])
+        return outcome(purchase, ending, deal.quote.estimate_msat)
+
+    async def _refused(self, purchase: Purchase, message: Refused) -> NostrllmError:
+        error = refusal(message.problem)
+        if await self.settler.give_up(purchase, error.code, definite=True):
+            return error
+        return RemoteError(
+            f"{error.message}; and the coins of order {purchase.id} are not back yet",
+            code=error.code,
+        )
+
+    async def _silent(self, purchase: Purchase) -> WorldError:
+        back = await self.settler.give_up(purchase, "provider-silent")
+        then = "your coins are back" if back else "the order stays open and is looked at again"
+        return WorldError(
+            f"the provider does not answer (order {purchase.id}); {then}", code="provider-silent"
+        )
+
+    @staticmethod
+    def _query(deal: Deal, purchase: Purchase) -> Query:
+        return Query(reply=deal.reply, what="order", order=purchase.id)
+
+
+def line_to(world: World, offer: Offer) -> Line:
+    """How to write to the provider of an offer."""
+    announcement = offer.announcement
+    parts_max = announcement.profile.limits.parts_max
+    buyer = world.buyer(announcement.pubkey)
+    return Line(announcement.pubkey, announcement.relays, buyer, parts_max)
+
+
+def proved_acceptance(
+    world: World, purchase: Purchase, raw: dict[str, object], session: str | None = None
+) -> Event | None:
+    """The signed acceptance (kind 25427) of this very order, or None."""
+    if purchase.bargain is None or purchase.id is None:
+        return None
+    try:
+        terms, event = accepted_terms(purchase.bargain, purchase.id, raw)
+    except RemoteError:
+        return None
+    named = session is None or terms.session == session
+    return event if named and world.square.keyring.verify(event) else None

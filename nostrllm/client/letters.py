@@ -1,0 +1,63 @@
+"""Messages to a provider: sealed by the pseudonym he knows us by, cut into parts when long."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from nostrllm.client.world import Square
+from nostrllm.core import parts
+from nostrllm.ports import Signer
+from nostrllm.wire import kinds
+from nostrllm.wire.event import Draft, Rumor, rumor
+from nostrllm.wire.message import Wire
+
+#: How long a message that is out of date may stay on relays.
+EXPIRY_S: Final = 600
+WHISPER_S: Final = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """A provider, the relays he reads, and the key we write to him with."""
+
+    provider: str
+    relays: tuple[str, ...]
+    buyer: Signer
+    parts_max: int = parts.PARTS_MAX
+
+
+def letter(square: Square, line: Line, message: Wire) -> Rumor:
+    """The message as a rumor of kind 25421; its id is the order's."""
+    draft = Draft(kinds.MESSAGE, message.as_json(), square.now_s(), (("p", line.provider),))
+    return rumor(draft, line.buyer.pubkey)
+
+
+async def post(square: Square, line: Line, whole: Rumor, expiration: int) -> None:
+    """Publish a letter, in parts if need be, to stay on relays until `expiration`.
+
+    Raises RelayError when no relay took it, RemoteError when it is too long.
+    """
+    for piece in pieces(square, line, whole):
+        wrap = await line.buyer.wrap(piece, line.provider, expiration=expiration)
+        await square.publish(wrap, line.relays)
+
+
+async def whisper(square: Square, line: Line, message: Wire) -> Rumor:
+    """Publish a message that is worth something only while the provider listens: ephemeral.
+
+    What no relay took is lost, and asked again by whoever misses the answer.
+    """
+    whole = letter(square, line, message)
+    wrap = await line.buyer.wrap(whole, line.provider, ephemeral=True)
+    await square.relays.publish(wrap, to=line.relays, timeout_s=WHISPER_S)
+    return whole
+
+
+def pieces(square: Square, line: Line, whole: Rumor) -> Sequence[Rumor]:
+    """The letter itself, or its parts. Raises RemoteError `message-too-large`."""
+    if parts.fits(whole):
+        return [whole]
+    drafts = parts.split(whole, square.now_s(), parts_max=line.parts_max)
+    return [rumor(draft, line.buyer.pubkey) for draft in drafts]

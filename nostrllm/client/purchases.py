@@ -1,0 +1,201 @@
+"""The purchases a client has begun, as rows: each is taken to its end once, whenever that is.
+
+A row goes reserved → sent → accepted → settling → done; or it fails, and then nothing was paid.
+What a crash leaves behind in any of the first four is finished by `client.resume`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Final, Literal
+
+from nostrllm.client.bargain import Bargain, Breach, ProvedReceipt, parse_bargain
+from nostrllm.client.world import World
+from nostrllm.errors import RemoteError
+from nostrllm.ports import Row, Write
+from nostrllm.wire.event import Event, parse_event
+from nostrllm.wire.order import Answer, Result, Statement, parse_from_provider
+
+What = Literal["order", "topup", "refund"]
+State = Literal["reserved", "sent", "accepted", "settling", "done", "failed"]
+
+REDACTED: Final = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Purchase:
+    """One row. `bargain` and `id` are None while only the reply key is reserved."""
+
+    n: int
+    what: What
+    provider: str
+    state: State
+    created_at: int
+    id: str | None = None
+    bargain: Bargain | None = None
+    accepted: Event | None = None
+    reply: Result | Answer | None = None
+
+    @property
+    def token_op(self) -> str:
+        """The wallet operation that made the token which pays for this."""
+        return f"buy:{self.n}"
+
+    @property
+    def change_op(self) -> str:
+        """The wallet operation that takes what comes back."""
+        return f"change:{self.n}"
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """How a purchase ended, to be written down at once with all it brought.
+
+    `keep_text`: nobody has seen the answer yet.
+    """
+
+    reply: Result | Answer
+    breaches: Sequence[Breach] = ()
+    receipt: ProvedReceipt | None = None
+    statement: tuple[Event, Statement] | None = None
+    code: str = ""
+    keep_text: bool = False
+
+
+class Purchases:
+    """The rows and what may happen to them; each change is on disk when it returns."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+
+    async def reserve(self, what: What, provider: str) -> Purchase:
+        """A purchase with a reply key that was never used."""
+        at = self._world.square.now_s()
+        values = {"what": what, "provider": provider, "at": at}
+        rows = await self._world.store.commit(Write("purchase_reserve", values))
+        return Purchase(int(rows[0][0]["n"]), what, provider, "reserved", at)
+
+    async def sent(self, purchase: Purchase, message_id: str, bargain: Bargain) -> Purchase:
+        """From now on the message may have reached the provider. Raises Conflict."""
+        await self._commit(
+            "purchase_send", purchase, {"id": message_id, "bargain": bargain.as_json()}
+        )
+        return replace(purchase, state="sent", id=message_id, bargain=bargain)
+
+    async def accepted(self, purchase: Purchase, event: Event) -> Purchase:
+        """The provider bound himself; only the first acceptance counts."""
+        if purchase.state != "sent":
+            return purchase
+        await self._commit("purchase_accept", purchase, {"accepted": _json(event)})
+        return replace(purchase, state="accepted", accepted=event)
+
+    async def settling(self, purchase: Purchase, reply: Result | Answer) -> Purchase:
+        """The reply is here and stored, coins and all; only the first one counts."""
+        await self._commit("purchase_settle", purchase, {"reply": reply.as_json()})
+        return replace(purchase, state="settling", reply=reply)
+
+    async def done(self, purchase: Purchase, ending: Ending) -> Purchase:
+        """Everything is ours: the row, the receipt and the statement are written together."""
+        reply = ending.reply
+        cost = reply.cost_msat if isinstance(reply, Result) else 0
+        fee = reply.fee_msat if isinstance(reply, Result) else 0
+        values = {
+            "n": purchase.n,
+            "reply": _stripped(reply, ending.keep_text).as_json(),
+            "breaches": ",".join(ending.breaches),
+            "cost_msat": cost,
+            "fee_msat": fee,
+            "code": ending.code,
+            "at": self._world.square.now_s(),
+        }
+        writes = [Write("purchase_done", values, rows=1)]
+        writes += self._receipt(purchase, ending.receipt)
+        writes += self.statement(purchase.provider, ending.statement)
+        await self._world.store.commit(*writes)
+        return replace(purchase, state="done", reply=reply)
+
+    async def failed(self, purchase: Purchase, code: str) -> Purchase:
+        """Nothing was paid, or all of it is back."""
+        await self._commit("purchase_fail", purchase, {"code": code})
+        return replace(purchase, state="failed")
+
+    async def open(self) -> list[Purchase]:
+        """Those that are not at their end, oldest first."""
+        return [_purchase(row) for row in await self._world.store.read("purchase_open")]
+
+    async def get(self, n: int) -> Purchase:
+        """The purchase of this number as it stands now."""
+        return _purchase((await self._world.store.read("purchase_get", n=n))[0])
+
+    @staticmethod
+    def statement(provider: str, proved: tuple[Event, Statement] | None) -> list[Write]:
+        """The write that keeps a statement, unless a later one is kept already."""
+        if proved is None:
+            return []
+        event, statement = proved
+        values = {
+            "provider": provider,
+            "seq": statement.seq,
+            "balance_msat": statement.balance_msat,
+            "event": _json(event),
+        }
+        return [Write("statement_keep", values)]
+
+    def _receipt(self, purchase: Purchase, proved: ProvedReceipt | None) -> list[Write]:
+        if proved is None or purchase.bargain is None:
+            return []
+        values = {
+            "id": proved.event.id,
+            "provider": purchase.provider,
+            "d": purchase.bargain.d,
+            "model": proved.receipt.content.model,
+            "purchase": purchase.n,
+            "event": _json(proved.event),
+            "details": json.dumps(proved.details),
+            "salt": purchase.bargain.salt,
+            "at": self._world.square.now_s(),
+        }
+        return [Write("receipt_keep", values)]
+
+    async def _commit(self, name: str, purchase: Purchase, values: dict[str, str]) -> None:
+        always = {"n": purchase.n, "at": self._world.square.now_s()}
+        await self._world.store.commit(Write(name, {**values, **always}, rows=1))
+
+
+def _purchase(row: Row) -> Purchase:
+    reply = parse_from_provider(row["reply"]) if row["reply"] else None
+    return Purchase(
+        n=int(row["n"]),
+        what=row["what"],
+        provider=row["provider"],
+        state=row["state"],
+        created_at=int(row["created_at"]),
+        id=row["id"],
+        bargain=parse_bargain(row["bargain"]) if row["bargain"] else None,
+        accepted=stored_event(row["accepted"]) if row["accepted"] else None,
+        reply=reply if isinstance(reply, Result | Answer) else None,
+    )
+
+
+def stored_event(text: str) -> Event:
+    """An event from its JSON text in the store. Raises RemoteError."""
+    try:
+        return parse_event(json.loads(text))
+    except ValueError:
+        raise RemoteError("the stored event is not JSON") from None
+
+
+def _stripped(reply: Result | Answer, keep_text: bool) -> Result | Answer:
+    """What stays: not a token that was taken, nor an answer that the user has."""
+    update: dict[str, object] = {}
+    if reply.change is not None:
+        update["change"] = reply.change.model_copy(update={"token": REDACTED})
+    if isinstance(reply, Result) and not keep_text:
+        update |= {"text": REDACTED, "reasoning": None, "tool_calls": None}
+    return reply.model_copy(update=update)
+
+
+def _json(event: Event) -> str:
+    return json.dumps(event.as_dict(), ensure_ascii=False, separators=(",", ":"))

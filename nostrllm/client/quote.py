@@ -1,0 +1,245 @@
+"""From a question to an offer and its price, before anything is paid.
+
+Three steps: which offers can answer this question at all, what each will cost by its own price
+list, and how it can be paid from what the wallet holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Final, Literal
+
+from pydantic import TypeAdapter, ValidationError
+
+from nostrllm.client.discover import Offer
+from nostrllm.client.world import World
+from nostrllm.core.money import (
+    UNIT_MSAT,
+    affordable_tokens,
+    cost_msat,
+    prompt_estimate,
+    unit_msat,
+)
+from nostrllm.errors import LocalError, NostrllmError
+from nostrllm.wire.announcement import Price
+from nostrllm.wire.order import ChatRequest, Usage
+from nostrllm.wire.token import normal_url
+
+#: What is asked for when the user named no limit, and what most answers are shorter than.
+ANSWER_TOKENS: Final = 1_024
+ANSWER_TOKENS_LIKELY: Final = 256
+#: Providers refuse an order that cannot pay for so much of an answer.
+ANSWER_TOKENS_MIN: Final = 16
+#: A promise that ends sooner than this is not pinned: the order must travel.
+PROMISE_S_MIN: Final = 5.0
+
+Prompt = str | Sequence[Mapping[str, Any]]
+
+_BODY: Final = TypeAdapter(ChatRequest)
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the user wants: the conversation, and his limits.
+
+    `provider` is a public key (hex) or a name, `model` a model id; None means whichever is
+    cheapest. `max_msat` bounds all that the answer may cost, fees included. `deadline_s` bounds the
+    wait for the first word. `parameters` are further fields of an OpenAI request. `on_quote` is
+    called with the Quote before anything is paid; raising there ends it.
+    """
+
+    prompt: Prompt
+    provider: str | None = None
+    model: str | None = None
+    max_tokens: int | None = None
+    max_msat: int | None = None
+    pay: Literal["token", "account"] = "token"
+    change: Literal["ecash", "account"] = "ecash"
+    stream: bool = True
+    deadline_s: float = 60.0
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    on_quote: Callable[[Quote], object] | None = None
+
+    def body(self) -> ChatRequest:
+        """The request as it travels. Raises LocalError `message-invalid` naming the wrong field."""
+        messages = self.prompt
+        if isinstance(messages, str):
+            messages = [{"role": "user", "content": messages}]
+        fields = {"messages": list(messages), "max_tokens": self.max_tokens, **self.parameters}
+        try:
+            return _BODY.validate_python(fields)
+        except ValidationError as error:
+            first = error.errors(include_url=False, include_input=False, include_context=False)[0]
+            where = ".".join(str(step)[:40] for step in first["loc"][:6])
+            raise LocalError(f"{where}: {first['msg']}", code="message-invalid") from None
+
+
+@dataclass(frozen=True, slots=True)
+class Quote:
+    """What an answer will cost, and at most: all in msat.
+
+    `ceiling_msat` is all-in: work and the mint's fee (`fee_msat`). With `pay` = token, `amount`
+    coins of `unit` at `mint` are sent and what is not used comes back.
+    """
+
+    offer: Offer
+    body: ChatRequest
+    estimate_msat: int
+    ceiling_msat: int
+    fee_msat: int = 0
+    pay: Literal["token", "account"] = "token"
+    mint: str = ""
+    unit: str = "sat"
+    amount: int = 0
+
+
+def fitting(
+    question: Question, body: ChatRequest, offers: Sequence[Offer], now: float
+) -> list[Offer]:
+    """The offers that can answer, cheapest estimate first.
+
+    Raises LocalError `provider-unknown`, `model-unknown` or `context-too-long`: the first thing
+    that leaves none.
+    """
+    left = [offer for offer in offers if offer.valid_until > now + PROMISE_S_MIN]
+    wanted = question.provider
+    if wanted is not None:
+        left = [offer for offer in left if wanted in (offer.provider, offer.name)]
+    if not left:
+        what = (
+            "no provider is offering anything" if wanted is None else "that provider offers nothing"
+        )
+        raise LocalError(f"{what} on these relays now", code="provider-unknown")
+    if len({offer.provider for offer in left}) > 1 and wanted is not None:
+        raise LocalError("several providers have that name: use a key", code="provider-unknown")
+    if question.model is not None:
+        left = [offer for offer in left if offer.model.id == question.model]
+        if not left:
+            raise LocalError(f"nobody offers {question.model[:64]!r} now", code="model-unknown")
+    prompt = prompt_tokens(body)
+    left = [offer for offer in left if prompt + ANSWER_TOKENS_MIN <= offer.model.context]
+    if not left:
+        raise LocalError("the prompt is too long for every model", code="context-too-long")
+    return sorted(left, key=lambda offer: (estimate_msat(offer, body), offer.provider))
+
+
+def prompt_tokens(body: ChatRequest) -> int:
+    """About how many tokens the conversation has."""
+    return prompt_estimate(body.size_bytes, len(body.messages))
+
+
+def answer_tokens(offer: Offer, body: ChatRequest) -> int:
+    """How many tokens the answer may have at this offer."""
+    room = offer.model.context - prompt_tokens(body)
+    return max(1, min(body.max_tokens or ANSWER_TOKENS, offer.model.max_tokens, room))
+
+
+def estimate_msat(offer: Offer, body: ChatRequest) -> int:
+    """What the answer will likely cost."""
+    likely = min(answer_tokens(offer, body), ANSWER_TOKENS_LIKELY)
+    return cost_msat(offer.model.price, Usage(prompt=prompt_tokens(body), completion=likely))
+
+
+async def quote(world: World, question: Question, offers: Sequence[Offer]) -> Quote:
+    """The cheapest way to have the question answered that the wallet can pay.
+
+    Raises LocalError: see `fitting`; `payment-amount-low` when `max_msat` buys no answer,
+    `payment-mint-unaccepted` and `wallet-empty` for what the wallet holds.
+    """
+    body = question.body()
+    first: NostrllmError | None = None
+    for offer in fitting(question, body, offers, world.square.clock.now()):
+        try:
+            return await _priced(world, question, body, offer)
+        except LocalError as error:
+            first = first or error
+    raise first or LocalError("nobody can be paid", code="provider-unknown")
+
+
+async def _priced(world: World, question: Question, body: ChatRequest, offer: Offer) -> Quote:
+    if question.pay == "account":
+        return _quoted(question.max_msat, body, offer)
+    first: LocalError | None = None
+    for pot in await _pots(world, offer):
+        try:
+            return await _paid_from(world, pot, _quoted(question.max_msat, body, offer), question)
+        except LocalError as error:
+            first = first or error
+    raise first or LocalError(
+        "the wallet holds nothing at a mint that this provider accepts: "
+        + ", ".join(offer.announcement.mints),
+        code="wallet-empty",
+    )
+
+
+def _quoted(most_msat: int | None, body: ChatRequest, offer: Offer) -> Quote:
+    """The work alone: how long an answer `most_msat` buys, and what it costs."""
+    tokens, ceiling = _limited(most_msat, offer.model.price, body, answer_tokens(offer, body))
+    asked = body.model_copy(update={"max_tokens": tokens})
+    return Quote(offer, asked, min(estimate_msat(offer, asked), ceiling), ceiling, pay="account")
+
+
+@dataclass(frozen=True, slots=True)
+class _Pot:
+    """What the wallet holds at one mint in one unit."""
+
+    mint: str
+    unit: str
+    held: int
+
+
+async def _pots(world: World, offer: Offer) -> list[_Pot]:
+    """What could pay this provider: the user's own mint first, sats before other units."""
+    accepted = {normal_url(url) for url in offer.announcement.mints}
+    pots = [
+        _Pot(mint, unit, held)
+        for (mint, unit), held in (await world.purse.balance()).items()
+        if mint in accepted and unit in UNIT_MSAT and held > 0
+    ]
+    return sorted(pots, key=lambda pot: (pot.mint != world.mint, pot.unit != "sat", -pot.held))
+
+
+async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -> Quote:
+    """The quote with the mint's fee for taking the token. Raises LocalError."""
+    coin = unit_msat(pot.unit)
+    keysets = await world.mints.at(pot.mint).keysets()
+    ppk = max((one.fee_ppk for one in keysets.values() if one.unit == pot.unit), default=0)
+    # one coin for each bit, at most, and one bit to spare for the fee itself
+    fee = -(-(work.ceiling_msat // coin + 1).bit_length() * ppk // 1_000) * coin
+    if question.max_msat is not None and work.ceiling_msat + fee > question.max_msat:
+        work = _quoted(question.max_msat - fee, question.body(), work.offer)
+    amount = -(-(work.ceiling_msat + fee) // coin)
+    if amount > pot.held:
+        raise LocalError(
+            f"this needs {amount} {pot.unit} at {pot.mint}, where the wallet holds {pot.held}",
+            code="wallet-empty",
+        )
+    return replace(
+        work,
+        estimate_msat=work.estimate_msat + fee,
+        ceiling_msat=work.ceiling_msat + fee,
+        fee_msat=fee,
+        pay="token",
+        mint=pot.mint,
+        unit=pot.unit,
+        amount=amount,
+    )
+
+
+def _limited(
+    most_msat: int | None, price: Price, body: ChatRequest, tokens: int
+) -> tuple[int, int]:
+    """How many answer tokens fit into the user's limit, and what they and the prompt cost."""
+    prompt = prompt_tokens(body)
+    least = max(tokens, ANSWER_TOKENS_MIN)
+    ceiling = cost_msat(price, Usage(prompt=prompt, completion=least))
+    if most_msat is None or ceiling <= most_msat:
+        return tokens, ceiling
+    count = min(tokens, affordable_tokens(price, prompt, most_msat))
+    if count < ANSWER_TOKENS_MIN:
+        raise LocalError(
+            f"an answer costs more than {most_msat} msat; raise the limit",
+            code="payment-amount-low",
+        )
+    return count, cost_msat(price, Usage(prompt=prompt, completion=count))

@@ -1,0 +1,132 @@
+"""Finish what an earlier run left open: replies that came late, coins that nobody took.
+
+Run at every start. Each open purchase is taken one step further or left as it is; nothing here can
+pay twice, for a reply's coins are taken under the purchase's own name.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Final
+
+from nostrllm.client.ask import Buyer, proved_acceptance
+from nostrllm.client.letters import EXPIRY_S, Line, whisper
+from nostrllm.client.purchases import Purchase
+from nostrllm.client.replies import Listening, Message, Replies, listen
+from nostrllm.client.settle import Outcome, outcome
+from nostrllm.client.world import World
+from nostrllm.errors import NostrllmError
+from nostrllm.ports import Signer
+from nostrllm.wire.event import Event
+from nostrllm.wire.order import Answer, Query, Refused, ReplyTo, Result
+
+#: Replies stay on relays for thirty days.
+STORED_S: Final = 31 * 86_400.0
+#: After this nobody can answer any more, and what is open is given up.
+OPEN_S_MAX: Final = 32 * 86_400
+AT_ONCE_MAX: Final = 4
+WAIT_S: Final = 5.0
+
+
+async def resume(world: World, buyer: Buyer, *, wait_s: float = WAIT_S) -> list[Outcome]:
+    """Take every open purchase as far as it goes; returns the answers that came late.
+
+    Waits for each provider at most `wait_s`. Errors of one purchase leave it open for next time.
+    """
+    at_once = asyncio.Semaphore(AT_ONCE_MAX)
+
+    async def one(purchase: Purchase) -> Outcome | None:
+        async with at_once:
+            try:
+                return await _finish(world, buyer, purchase, wait_s)
+            except NostrllmError:
+                return None
+
+    open_purchases = await buyer.purchases.open()
+    async with asyncio.TaskGroup() as group:
+        tasks = [group.create_task(one(purchase)) for purchase in open_purchases]
+    return [late for task in tasks if (late := task.result()) is not None]
+
+
+async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float) -> Outcome | None:
+    if purchase.state == "reserved":
+        await buyer.settler.give_up(purchase, "cancelled", definite=True)
+        return None
+    reply = purchase.reply
+    if reply is None:
+        found = await _reply(world, purchase, wait_s)
+        if isinstance(found, Refused):
+            closed = await buyer.settler.give_up(purchase, found.problem.code, definite=True)
+            if closed:
+                return None
+        if not isinstance(found, Result | Answer):
+            await _if_old(world, buyer, purchase)
+            return None
+        reply = found
+    if isinstance(reply, Answer) and reply.problem is not None:
+        await buyer.settler.give_up(purchase, reply.problem.code, definite=True)
+        return None
+    purchase = await _with_acceptance(world, buyer, purchase, reply)
+    purchase, ending = await buyer.settler.settle(purchase, reply, seen=False)
+    if isinstance(reply, Answer) or purchase.state != "done":
+        return None
+    return outcome(purchase, ending)
+
+
+async def _reply(world: World, purchase: Purchase, wait_s: float) -> Message | None:
+    """The reply to a purchase, from the relays or from the provider himself."""
+    bargain = purchase.bargain
+    if bargain is None or purchase.id is None:
+        return None
+    signer = world.reply(purchase.n)
+    listening = Listening(signer, bargain.provider, bargain.reply_relays, stored_s=STORED_S)
+    line = Line(bargain.provider, bargain.relays, world.buyer(bargain.provider))
+    async with listen(world.square, listening) as replies:
+        found = await _first(replies, purchase.id, wait_s / 2)
+        if found is None:
+            await whisper(world.square, line, _query(signer, purchase.id, bargain.reply_relays))
+            found = await _first(replies, purchase.id, wait_s / 2)
+    return found
+
+
+async def _first(replies: Replies, message_id: str, wait_s: float) -> Message | None:
+    """The first message that ends this purchase, if it comes in time."""
+    try:
+        async with asyncio.timeout(wait_s):
+            while True:
+                message = await replies.next()
+                if _ends(message, message_id):
+                    return message  # type: ignore[return-value]  # _ends admits no event
+    except TimeoutError:
+        return None
+
+
+def _ends(message: Message | Event, message_id: str) -> bool:
+    if isinstance(message, Result | Refused):
+        return message.order == message_id
+    return isinstance(message, Answer) and message.to == message_id
+
+
+def _query(signer: Signer, order_id: str, relays: tuple[str, ...]) -> Query:
+    return Query(
+        reply=ReplyTo(key=signer.pubkey, relays=list(relays)), what="order", order=order_id
+    )
+
+
+async def _with_acceptance(
+    world: World, buyer: Buyer, purchase: Purchase, reply: Result | Answer
+) -> Purchase:
+    if purchase.state != "sent" or isinstance(reply, Answer) or reply.accepted is None:
+        return purchase
+    event = proved_acceptance(world, purchase, reply.accepted)
+    return purchase if event is None else await buyer.purchases.accepted(purchase, event)
+
+
+async def _if_old(world: World, buyer: Buyer, purchase: Purchase) -> None:
+    """Take back the coins of a message that the provider can no longer act on."""
+    bargain, now = purchase.bargain, world.square.now_s()
+    if bargain is None or now <= bargain.deadline + EXPIRY_S:
+        return
+    back = await buyer.settler.give_up(purchase, "provider-silent")
+    if not back and now > purchase.created_at + OPEN_S_MAX:
+        await buyer.purchases.failed(purchase, "provider-silent")

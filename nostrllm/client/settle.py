@@ -1,0 +1,213 @@
+"""Take what a provider's reply brings: change, credit, receipt; and judge it.
+
+The reply is stored before its coins are touched, and the wallet's operation is named after the
+purchase, so that a crash anywhere and a reply that comes twice change nothing.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from nostrllm.client.bargain import (
+    Bargain,
+    Breach,
+    ProvedReceipt,
+    account_statement,
+    breaches,
+    proved_receipt,
+)
+from nostrllm.client.purchases import Ending, Purchase, Purchases
+from nostrllm.client.world import World
+from nostrllm.core.money import unit_msat
+from nostrllm.errors import (
+    CODES,
+    LocalError,
+    NostrllmError,
+    OutcomeUnknown,
+    RemoteError,
+)
+from nostrllm.wire.event import Event
+from nostrllm.wire.order import Answer, Change, Problem, Result, Statement, Usage
+from nostrllm.wire.token import parse_token
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One answer, and where the money went; amounts in msat.
+
+    paid = `cost_msat` + `fee_msat` + `change_msat` + `credit_msat`, if the provider is honest:
+    `breaches` names each way in which he was not. `change_msat` is what he sent back, before the
+    mint's fee for taking it.
+    """
+
+    order_id: str
+    provider: str
+    model: str
+    text: str
+    usage: Usage
+    cost_msat: int
+    fee_msat: int
+    change_msat: int
+    credit_msat: int
+    estimate_msat: int
+    ceiling_msat: int
+    finish_reason: str | None = None
+    reasoning: str | None = None
+    tool_calls: list[dict[str, object]] | None = None
+    receipt: Event | None = None
+    accepted: Event | None = None
+    breaches: tuple[Breach, ...] = ()
+    problem: Problem | None = None
+
+
+class Settler:
+    """Brings purchases to their end."""
+
+    def __init__(self, world: World, purchases: Purchases) -> None:
+        self._world = world
+        self._purchases = purchases
+
+    async def settle(
+        self, purchase: Purchase, reply: Result | Answer, *, seen: bool = True
+    ) -> tuple[Purchase, Ending]:
+        """Store the reply, take its coins, write down the end.
+
+        `seen`: the user is shown the answer now. A mint that does not answer leaves the purchase
+        in `settling`, to be finished by a later call with the stored reply.
+        """
+        bargain = _bargain(purchase)
+        if purchase.state in ("sent", "accepted"):
+            purchase = await self._purchases.settling(purchase, reply)
+        found: list[Breach] = breaches(bargain, reply) if isinstance(reply, Result) else []
+        if reply.change is not None and "change-altered" not in found:
+            found += await self._take(purchase, bargain, reply.change)
+        receipt = self._receipt(bargain, purchase, reply, found)
+        statement = self._statement(bargain, reply, found)
+        code = reply.problem.code if reply.problem is not None else ""
+        ending = Ending(reply, found, receipt, statement, code, keep_text=not seen)
+        if "change-pending" not in found:
+            purchase = await self._purchases.done(purchase, ending)
+        return purchase, ending
+
+    async def give_up(self, purchase: Purchase, code: str, *, definite: bool = False) -> bool:
+        """Take the payment back, if the provider has not; True when nothing is open any more.
+
+        Trying loses nothing: a coin that the provider took is simply not taken back. `definite`: it
+        is certain that he will not act on the message, so one that no coin went with is closed.
+        """
+        bargain = purchase.bargain
+        with_token = bargain is None or bargain.pay == "token"
+        if with_token and not await self._reclaim(purchase.token_op):
+            return False
+        if not with_token and not definite:
+            return False
+        await self._purchases.failed(purchase, code)
+        return True
+
+    async def _reclaim(self, op_id: str) -> bool:
+        """Are the coins of this operation ours, or were there never any?"""
+        purse = self._world.purse
+        try:
+            if (op_id, "send") in await purse.pending():
+                made = await purse.run(op_id)
+                if made.state == "PREPARED":
+                    return False
+            return (await purse.reclaim(op_id)).state == "DONE"
+        except (OutcomeUnknown, RemoteError):
+            return False
+        except LocalError:  # nothing is out there: it came back, was dust, or was never made
+            return not await self._was_taken(op_id)
+
+    async def _was_taken(self, op_id: str) -> bool:
+        """Did the operation make a token that did not come back to us?"""
+        states = {row["id"]: row["state"] for row in await self._world.purse.history()}
+        back = any(
+            state == "DONE" and name.startswith(f"{op_id}:reclaim:")
+            for name, state in states.items()
+        )
+        waiting = await self._world.purse.token_of(op_id)
+        return states.get(op_id) == "DONE" and not back and waiting is None
+
+    async def _take(self, purchase: Purchase, bargain: Bargain, change: Change) -> list[Breach]:
+        try:
+            token = parse_token(change.token)
+            if not bargain.takes(token.mint, token.unit):
+                return ["change-altered"]
+            taken = await self._world.purse.receive(purchase.change_op, token)
+        except OutcomeUnknown:
+            return ["change-pending"]
+        except RemoteError:
+            return ["change-refused"]
+        if taken.state != "DONE":
+            return ["change-pending" if taken.state == "PREPARED" else "change-refused"]
+        return ["change-short"] if token.amount < change.amount else []
+
+    def _receipt(
+        self, bargain: Bargain, purchase: Purchase, reply: Result | Answer, found: list[Breach]
+    ) -> ProvedReceipt | None:
+        if isinstance(reply, Answer) or purchase.id is None:
+            return None
+        try:
+            proved = proved_receipt(bargain, purchase.id, reply)
+        except RemoteError:
+            found.append("receipt-invalid")
+            return None
+        if proved is None or self._world.square.keyring.verify(proved.event):
+            return proved
+        found.append("receipt-invalid")
+        return None
+
+    def _statement(
+        self, bargain: Bargain, reply: Result | Answer, found: list[Breach]
+    ) -> tuple[Event, Statement] | None:
+        if reply.statement is None:
+            return None
+        try:
+            proved = account_statement(bargain.provider, bargain.buyer, reply.statement)
+        except RemoteError:
+            found.append("statement-invalid")
+            return None
+        if self._world.square.keyring.verify(proved[0]):
+            return proved
+        found.append("statement-invalid")
+        return None
+
+
+def outcome(purchase: Purchase, ending: Ending, estimate_msat: int = 0) -> Outcome:
+    """The end of an order as the user sees it."""
+    result, bargain = ending.reply, _bargain(purchase)
+    if isinstance(result, Answer) or purchase.id is None:
+        raise LocalError("this purchase was no order")
+    change = result.change
+    return Outcome(
+        order_id=purchase.id,
+        provider=bargain.provider,
+        model=result.model,
+        text=result.text,
+        usage=result.usage,
+        cost_msat=result.cost_msat,
+        fee_msat=result.fee_msat,
+        change_msat=0 if change is None else change.amount * unit_msat(bargain.unit),
+        credit_msat=result.credit_msat,
+        estimate_msat=estimate_msat,
+        ceiling_msat=bargain.ceiling_msat,
+        finish_reason=result.finish_reason,
+        reasoning=result.reasoning,
+        tool_calls=result.tool_calls,
+        receipt=None if ending.receipt is None else ending.receipt.event,
+        accepted=purchase.accepted,
+        breaches=tuple(ending.breaches),
+        problem=result.problem,
+    )
+
+
+def refusal(problem: Problem) -> NostrllmError:
+    """A provider's problem as an error of ours; a code we do not know is taken as `internal`."""
+    code = problem.code if problem.code in CODES else "internal"
+    return RemoteError(f"the provider says: {problem.message}", code=code)
+
+
+def _bargain(purchase: Purchase) -> Bargain:
+    if purchase.bargain is None:
+        raise LocalError("the purchase was never sent")
+    return purchase.bargain
