@@ -76,7 +76,7 @@ class Accounts:
         if known:
             await self._letterbox.send_again(letter.id)
             return
-        plan = await self._admission.plan(letter.id, token, ladder=False)
+        plan = await self._admission.plan(letter.id, self._admission.token(token), ladder=False)
         worth = plan.net * unit_msat(plan.unit)
         if await self.balance_msat(letter.author) + worth > self._shop.balance_msat_max:
             raise RemoteError(

@@ -6,6 +6,7 @@ the same coins may come again.
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,6 +17,7 @@ from nostrllm.core.money import (
     unit_msat,
 )
 from nostrllm.core.order import Order
+from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import RemoteError
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.reply import Address
@@ -25,13 +27,19 @@ from nostrllm.purse import Plan
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.order import AccountPayment, ChatRequest, Usage
 from nostrllm.wire.order import Order as ClientOrder
-from nostrllm.wire.token import parse_token
+from nostrllm.wire.token import Token, normal_url, parse_token
 
 #: An order that cannot pay for this many tokens of answer is not worth its prompt.
 ANSWER_TOKENS_MIN: Final = 16
 
 #: Change has about so many coins; what receiving it costs depends on that.
 CHANGE_COINS: Final = 8
+
+
+def coins_digest(token: Token) -> str:
+    """A name for the coins that paid, which gives none of them away: sha256 over their Ys."""
+    ys = sorted(y_of(proof.secret) for proof in token.proofs)
+    return hashlib.sha256("".join(ys).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,12 +112,15 @@ class Admission:
     async def admit(self, wish: Wish) -> Job:
         """The job, with its swap planned or its hold sized; nothing is committed yet."""
         prompt = self._prompt_tokens(wish)
-        if wish.token is not None:
-            plan: Plan | None = await self.plan(wish.letter.id, wish.token, ladder=True)
-            order = self._token_order(wish, plan, await self._change_fee(plan))
-        else:
-            plan = None
+        plan: Plan | None = None
+        payment = wish.letter.id
+        if wish.token is None:
             order = await self._account_order(wish, prompt)
+        else:
+            token = self.token(wish.token)
+            payment = coins_digest(token)
+            plan = await self.plan(wish.letter.id, token, ladder=True)
+            order = self._token_order(wish, plan, await self._change_fee(plan))
         least = cost_msat(wish.offer.price, Usage(prompt=prompt, completion=ANSWER_TOKENS_MIN))
         budget = order.budget_msat if plan is None else order.ceiling_msat - order.fee_msat
         if budget < least:
@@ -136,15 +147,16 @@ class Admission:
             request=wish.request,
             body=self._body(wish, prompt, budget),
             plan=plan,
+            payment=payment,
             prompt_tokens=prompt,
             end_by=wish.end_by,
             chunk_s=wish.chunk_s,
         )
 
-    async def plan(self, op_id: str, text: str, *, ladder: bool) -> Plan:
-        """The swap of a token for an order (kept apart as a ladder) or into an account."""
+    def token(self, text: str) -> Token:
+        """A token we would take: its mint, unit and worth are within what the shop accepts."""
         token = parse_token(text)
-        if token.mint.rstrip("/") not in self._shop.mints:
+        if normal_url(token.mint) not in self._shop.mints:
             raise RemoteError(
                 "tokens of this mint are not accepted here; take one of "
                 + ", ".join(self._shop.mints),
@@ -156,6 +168,10 @@ class Admission:
                 f"a token may be worth {self._shop.payment_msat_max // 1_000} sat at most",
                 code="payment-amount-high",
             )
+        return token
+
+    async def plan(self, op_id: str, token: Token, *, ladder: bool) -> Plan:
+        """The swap of a token for an order (kept apart as a ladder) or into an account."""
         state = "held" if ladder else "free"
         return await self._world.purse.plan_receive(
             op_id, token, ladder=ladder, owner=op_id if ladder else "", proof_state=state

@@ -6,11 +6,13 @@ answered and refunded both.
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
 import structlog
 
+from nostrllm.core import ledger
 from nostrllm.core.order import Failed, Paid
 from nostrllm.errors import WorldError
 from nostrllm.ports import Row
@@ -18,7 +20,7 @@ from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.serve import Counter, paid_writes
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import World
-from nostrllm.provider.ticket import Ticket, Written, ticket_of
+from nostrllm.provider.ticket import Ticket, Written, post, ticket_of
 
 SWEEP_S: Final = 30.0
 UNTOLD_S: Final = 7 * 86_400
@@ -64,9 +66,22 @@ class Recovery:
             await self.sweep()
             if self._world.clock.monotonic() - spent_at > SPENT_EVERY_S:
                 spent_at = self._world.clock.monotonic()
-                await self._settler.book_spent_change()
+                await self.book_spent_change()
 
-    async def _guarded(self, row: Row, finish):  # type: ignore[no-untyped-def]
+    async def book_spent_change(self) -> int:
+        """Take change that the mint saw spent out of the books. Returns how many tokens it was."""
+        rows = await self._world.store.read("change_unspent")
+        lines = {
+            str(row["id"]): ledger.change_spent(row["id"], row["mint"], int(row["msat"]))
+            for row in rows
+        }
+        now = self._world.now_s()
+        spent = await self._world.purse.watch_sent(
+            lambda owner: post(f"spent:{owner}", lines.get(owner, ()), now)
+        )
+        return len(spent)
+
+    async def _guarded(self, row: Row, finish: Callable[[Row], Awaitable[bool]]) -> bool:
         try:
             return await finish(row)
         except WorldError as error:

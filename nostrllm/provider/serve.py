@@ -166,7 +166,7 @@ class Counter:
             price=ticket.price_id,
             model=ticket.model,
             ceiling_msat=ticket.order.ceiling_msat,
-            payment=job.plan.digest if job.plan else ticket.id,
+            payment=job.payment,
             session=session.pubkey,
         )
         draft = Draft(kinds.ACCEPTED, terms.as_json(), self._world.now_s())

@@ -110,7 +110,8 @@ def address_of(row: Row) -> Address:
 class Job:
     """An admitted order with what only this process knows of it: the prompt.
 
-    `plan` is the swap to run first, None when an account pays. `body` is what the engine is asked.
+    `plan` is the swap to run first, None when an account pays; `payment` names what pays in the
+    signed acceptance. `body` is what the engine is asked.
     """
 
     ticket: Ticket
@@ -118,6 +119,7 @@ class Job:
     request: ChatRequest
     body: dict[str, Any]
     plan: Plan | None
+    payment: str
     prompt_tokens: int
     end_by: int | None = None
     chunk_s: float | None = None

@@ -176,8 +176,17 @@ SELECT pubkey FROM account WHERE pubkey = :pubkey AND seq = :seq;
 INSERT INTO account (pubkey, balance_msat, seq, model) VALUES (:pubkey, 0, 0, :model)
 ON CONFLICT (pubkey) DO UPDATE SET model = excluded.model;
 -- name: change_unspent
-SELECT id, mint, unit, change_units FROM orders WHERE change_units > 0
-    AND NOT EXISTS (SELECT 1 FROM posting WHERE posting.set_id = 'spent:' || orders.id);
+SELECT id, mint, -msat AS msat FROM (
+    SELECT orders.id AS id, orders.mint AS mint, 'change:' || orders.id AS name FROM orders
+    WHERE change_units > 0
+    UNION ALL
+    SELECT transfer.id, transfer.mint, 'change:' || transfer.id FROM transfer
+    WHERE kind = 'refund' AND state = 'done'
+) AS given
+JOIN posting ON posting.account = given.name
+WHERE NOT EXISTS (
+    SELECT 1 FROM posting AS spent WHERE spent.set_id = 'spent:' || given.id
+);
 -- name: accounts_sum
 SELECT coalesce(sum(balance_msat), 0) AS msat FROM account;
 
