@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import websockets
 from websockets.exceptions import ConnectionClosed
@@ -15,7 +15,7 @@ from nostrllm.adapters.clock import SystemClock
 from nostrllm.adapters.relay_limits import RelayLimits
 from nostrllm.adapters.relay_wire import Matcher
 from nostrllm.adapters.signer_local import LocalKeyring
-from nostrllm.ports import Filter
+from nostrllm.ports import Filter, Subscription
 from nostrllm.wire.event import Event, parse_event
 from nostrllm.wire.kinds import is_ephemeral
 
@@ -43,6 +43,12 @@ async def until(condition: Callable[[], object], timeout_s: float = 10.0) -> Non
             await asyncio.sleep(0.005)
 
 
+async def first(inbox: Subscription, timeout_s: float = 10.0) -> Event:
+    """The next event; fails after the timeout."""
+    async with asyncio.timeout(timeout_s):
+        return await anext(inbox)
+
+
 class Peer:
     """One client's connection."""
 
@@ -65,7 +71,7 @@ class ScriptedRelay:
         self.connections = 0
         self.stored: list[Event] = []
 
-    async def __aenter__(self) -> ScriptedRelay:
+    async def __aenter__(self) -> Self:
         self._server = await websockets.serve(self._serve, "127.0.0.1", 0, close_timeout=0.2)
         return self
 
@@ -101,7 +107,8 @@ class ScriptedRelay:
     async def on_req(self, peer: Peer, name: str, filters: list[dict[str, Any]]) -> None:
         """It asks: stored events, then EOSE."""
         matcher = peer.requests[name] = Matcher([_filter(asked) for asked in filters])
-        for event in self.stored:
+        limit = min(asked.get("limit", 500) for asked in filters)
+        for event in self.stored[:limit]:
             if matcher.matches(event):
                 await peer.say("EVENT", name, event.as_dict())
         await peer.say("EOSE", name)

@@ -77,7 +77,15 @@ async def test_nothing_unwanted_reaches_the_curve() -> None:
     assert intake.take(event, 300, mine) is Fate.UNSOLICITED
     assert intake.take(event | {"kind": 2}, 300, mine) is Fate.UNSOLICITED
     assert intake.take(event | {"tags": [["p", "me"]]}, 1 << 20, mine) is Fate.DROPPED
-    for broken in ({"id": []}, {"kind": []}, {"kind": "1"}, {"tags": 1}, {"sig": ""}, {"id": "x"}):
+    wrongs: list[dict[str, Any]] = [
+        {"id": []},
+        {"kind": []},
+        {"kind": "1"},
+        {"tags": 1},
+        {"sig": ""},
+        {"id": "x"},
+    ]
+    for broken in wrongs:
         assert intake.take(event | broken, 300, mine) is Fate.GARBAGE
     assert intake.take({}, 300, mine) is Fate.GARBAGE
     assert keyring.verified == 0
@@ -118,7 +126,7 @@ async def test_a_queue_is_bounded_in_bytes_too() -> None:
 @pytest.mark.parametrize("limits", [{"verified_max": 2}, {"verified_bytes_max": 700}])
 async def test_the_memory_of_verified_events_is_bounded(limits: dict[str, int]) -> None:
     keyring = CountingKeyring()
-    intake = Intake(keyring, replace(LIMITS, **limits))  # type: ignore[arg-type]
+    intake = Intake(keyring, replace(LIMITS, **limits))
     events = [await note(str(n)) for n in range(3)]
     first = inbox()
     for event in events:

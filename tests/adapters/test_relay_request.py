@@ -42,12 +42,13 @@ def test_without_eose_it_is_asked_again_and_then_it_is_silent() -> None:
     asked.sent(0.0)
     assert not asked.due(9.0, LIMITS)
     assert asked.due(10.0, LIMITS)
-    assert not asked.silent
+    silent = [asked.silent]
     asked.sent(10.0)
     assert asked.due(20.0, LIMITS)
-    assert asked.silent
+    silent.append(asked.silent)
     asked.eose()
-    assert not asked.silent
+    silent.append(asked.silent)
+    assert silent == [False, True, False]
     assert asked.live
 
 

@@ -169,7 +169,7 @@ def test_a_filter_matches_as_a_relay_would(asked: Filter, matches: bool) -> None
 
 
 def test_the_kinds_of_several_filters() -> None:
-    assert Matcher([Filter(kinds=(1,)), Filter(kinds=(2,))]).kinds == {1, 2}
+    assert Matcher([Filter(kinds=(1,)), Filter(kinds=(2,))]).kinds == frozenset({1, 2})
     assert Matcher([Filter(kinds=(1,)), Filter()]).kinds is None
     assert Matcher([Filter(), Filter(kinds=(1,))]).kinds is None
     assert Matcher([]).kinds == frozenset()

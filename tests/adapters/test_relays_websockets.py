@@ -15,7 +15,7 @@ from nostrllm.devnet.children import Child, start_relay
 from nostrllm.errors import ConfigError, LocalError
 from nostrllm.ports import Filter, Signer
 from nostrllm.wire.event import Draft, Event
-from tests.adapters.relay_scripted import CLOCK, FAST, KEYRING, ScriptedRelay, until
+from tests.adapters.relay_scripted import CLOCK, FAST, KEYRING, ScriptedRelay, first, until
 from tests.faultproxy import FaultProxy
 
 WATCHED = 20_000 + 777
@@ -42,15 +42,15 @@ async def test_an_event_on_two_relays_arrives_once_and_own_events_are_echoed(
     asked = [Filter(kinds=(1,), authors=(author.pubkey,))]
     async with relays(relay_url, second_relay.url) as mine:
         async with mine.subscribe("notes", asked) as inbox:
-            first, second = await note(author, "one"), await note(author, "two")
-            for event in (first, second):
+            one, two = await note(author, "one"), await note(author, "two")
+            for event in (one, two):
                 published = await mine.publish(event)
                 assert set(published.ok) == {relay_url, second_relay.url}
                 assert not published.failed
-            assert {(await anext(inbox)).id, (await anext(inbox)).id} == {first.id, second.id}
+            assert {(await first(inbox)).id, (await first(inbox)).id} == {one.id, two.id}
             await until(lambda: mine.counts()["duplicate"] == 2)
         fetched = await mine.fetch(asked)
-        assert [e.id for e in fetched] == sorted([first.id, second.id])
+        assert [e.id for e in fetched] == sorted([one.id, two.id])
 
 
 async def test_publishing_again_is_a_success(relay_url: str) -> None:
@@ -80,7 +80,7 @@ async def test_a_relay_that_is_down_at_the_start_is_used_when_it_comes(
         await until(lambda: mine.status()[0].connected)
         event = await note(author, "found")
         assert (await mine.publish(event)).ok
-        assert (await anext(inbox)).id == event.id
+        assert (await first(inbox)).id == event.id
         status = mine.status()[0]
         assert status.error is None
         assert status.heard_s is not None
@@ -93,12 +93,12 @@ async def test_a_relay_that_dies_and_returns_is_asked_again(relay_process: Child
         mine.subscribe("n", [Filter(authors=(author.pubkey,))], stored_s=60) as inbox,
     ):
         await mine.publish(await note(author, "before"))
-        assert (await anext(inbox)).content == "before"
+        assert (await first(inbox)).content == "before"
         relay_process.restart()
         await until(lambda: mine.status()[0].reconnects > 0 and mine.status()[0].connected)
         async with relays(relay_process.url) as other:
             await other.publish(await note(author, "after"))
-        assert (await anext(inbox)).content == "after"
+        assert (await first(inbox)).content == "after"
 
 
 async def test_a_cut_connection_is_mended_while_a_publication_waits(relay_url: str) -> None:
@@ -173,7 +173,7 @@ async def test_a_subscription_keeps_its_connection_from_being_idle(second_relay:
                 await until(lambda: len(mine.status()) == 1)
             event = await note(author, "live", kind=WATCHED)
             await mine.cast(event, to=[second_relay.url])
-            assert (await anext(inbox)).id == event.id
+            assert (await first(inbox)).id == event.id
         await until(lambda: mine.status() == [])
 
 
@@ -224,7 +224,7 @@ async def test_the_catch_up_query_brings_what_was_missed_and_the_overflow(relay_
         for event in sent:
             await mine.publish(event)
         await until(lambda: mine.counts()["dropped"] > 0)
-        got = {(await anext(inbox)).id for _ in sent}
+        got = {(await first(inbox)).id for _ in sent}
     assert got == {event.id for event in sent}
 
 
@@ -233,9 +233,9 @@ async def test_since_reaches_back_as_far_as_stored_events_are_wanted() -> None:
         wanted = [Filter(kinds=(1059,), since=5), Filter(kinds=(4,))]
         async with mine.subscribe("s", wanted, stored_s=200_000):
             now = CLOCK.now()
-        first, second = next(f for f in relay.said("REQ") if len(f) == 4)[2:]
-        assert abs(first["since"] - (now - 200_000)) < 3
-        assert first["since"] == second["since"]
+        older, newer = next(f for f in relay.said("REQ") if len(f) == 4)[2:]
+        assert abs(older["since"] - (now - 200_000)) < 3
+        assert older["since"] == newer["since"]
         async with mine.subscribe("t", [Filter(kinds=(6,))]):
             assert relay.said("REQ")[-1][2:] == [{"kinds": [6]}]
         await until(lambda: len(relay.said("CLOSE")) == 2)
@@ -252,7 +252,7 @@ async def test_a_thousand_events_come_through_two_relays_in_order_of_arrival(
         asyncio.TaskGroup() as group,
     ):
         sending = group.create_task(_cast_all(mine, events))
-        got = [(await anext(inbox)).id for _ in events]
+        got = [(await first(inbox)).id for _ in events]
         await sending
     assert sorted(got) == sorted(event.id for event in events)
 
