@@ -1,0 +1,333 @@
+"""The purse on a real mint: every operation as it should go, and every refusal it must make."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from nostrllm.crypto.bdhke import y_of
+from nostrllm.errors import LocalError, RemoteError
+from nostrllm.ports import Conflict, Write
+from nostrllm.purse import Outcome
+from nostrllm.wire.token import Dleq, Token, encode_token, parse_token
+from tests.purse.world import Wallet, proofs_unspent, wallet
+
+
+def noted(name: str) -> list[Write]:
+    """A row of our own, to see what is committed together with what."""
+    return [Write("claim_insert", {"mint": "note", "y": name, "owner": name})]
+
+
+async def is_noted(wallet: Wallet, name: str) -> bool:
+    return bool(await wallet.store.read("claim_owner", mint="note", y=name))
+
+
+async def test_fund_send_receive(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(100)
+    assert await alice.worth() == 100
+    outcome = await alice.purse.send_out("s1", alice.mint, "sat", 21)
+    assert (outcome.state, outcome.amount, outcome.net, outcome.fee) == ("DONE", 21, 21, 1)
+    token = outcome.token
+    assert token is not None
+    assert token.amount == 21
+    assert await alice.worth() == 78
+    text = encode_token(token)
+    got = await bob.purse.receive("r1", parse_token(text))
+    assert (got.state, got.amount, got.fee, got.net) == ("DONE", 21, 1, 20)
+    assert sum(proof.amount for proof in got.proofs) == 20
+    assert await bob.worth() == 20
+    assert [row["kind"] for row in await bob.purse.history()] == ["receive"]
+    assert await alice.purse.pending() == await bob.purse.pending() == []
+
+
+async def test_the_same_id_does_a_thing_once(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(64)
+    token = await alice.purse.send("s", alice.mint, "sat", 21)
+    assert await alice.purse.send("s", alice.mint, "sat", 21) == token
+    assert await alice.again().send("s", alice.mint, "sat", 21) == token
+    first = await bob.purse.receive("r", token)
+    calls: list[Outcome] = []
+    second = await bob.purse.receive("r", token, lambda outcome: calls.append(outcome) or ())  # type: ignore[func-returns-value]
+    assert first == second
+    assert calls == []
+    assert await bob.worth() == 20
+    with pytest.raises(RemoteError) as seen:
+        await bob.purse.receive("other", token)
+    assert seen.value.code == "payment-token-spent"
+    assert await bob.purse.claimed_by(token) == {"r"}
+
+
+async def test_exact_coins_go_without_the_mint(alice: Wallet) -> None:
+    await alice.fund(7)
+    outcome = await alice.purse.send_out(
+        "s", alice.mint, "sat", 5, lambda outcome: noted(str(outcome.token is not None))
+    )
+    assert (outcome.fee, outcome.state) == (0, "DONE")
+    assert sorted(p.amount for p in outcome.token.proofs) == [1, 4] if outcome.token else False
+    assert await is_noted(alice, "True")
+    assert await alice.worth() == 2
+
+
+async def test_too_little_money(alice: Wallet) -> None:
+    await alice.fund(8)
+    for amount in (8 + 1, 100, 8):
+        if amount == 8:
+            assert (await alice.purse.send("exact", alice.mint, "sat", 8)).amount == 8
+            break
+        with pytest.raises(LocalError) as empty:
+            await alice.purse.send(f"s{amount}", alice.mint, "sat", amount)
+        assert empty.value.code == "wallet-empty"
+    with pytest.raises(LocalError):
+        await alice.purse.send("zero", alice.mint, "sat", 0)
+    await alice.fund(8)
+    with pytest.raises(LocalError) as fee:
+        await alice.purse.send("s7", alice.mint, "sat", 15)
+    assert fee.value.code == "wallet-empty"
+    assert (await alice.purse.pending(), await alice.worth()) == ([], 8)
+
+
+async def test_many_sends_at_once_share_the_coins(alice: Wallet) -> None:
+    await alice.fund(8)
+    await alice.fund(8)
+    await alice.fund(8)
+    await alice.fund(8)
+    tokens = await asyncio.gather(
+        *(alice.purse.send(f"s{n}", alice.mint, "sat", 8) for n in range(4))
+    )
+    names = {proof.secret for token in tokens for proof in token.proofs}
+    assert len(names) == 4
+    assert await alice.worth() == 0
+
+
+async def test_provider_keeps_a_ladder_and_gives_change(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(256)
+    token = await alice.purse.send("s", alice.mint, "sat", 100)
+    plan = await bob.purse.plan_receive(
+        "order", token, ladder=True, owner="order", proof_state="held"
+    )
+    assert (plan.amount, plan.fee, plan.net) == (100, 1, 99)
+    await bob.store.commit(*noted("accepted"), *plan.writes)
+    with pytest.raises(Conflict, match="claim_insert"):
+        await bob.store.commit(*plan.writes)
+    assert await bob.purse.pending() == [("order", "receive")]
+    outcome = await bob.purse.run("order", lambda outcome: noted(outcome.state))
+    assert outcome.state == "DONE"
+    assert await is_noted(bob, "DONE")
+    held = await bob.purse.held("order")
+    assert sorted(held, key=repr) == sorted(outcome.proofs, key=repr)
+    assert await bob.worth() == 0
+    for cost in range(100):
+        change, kept = bob.purse.choose(held, cost)
+        assert sum(p.amount for p in change) == cost
+        assert sum(p.amount for p in kept) == 99 - cost
+    with pytest.raises(LocalError):
+        bob.purse.choose(held, 100)
+    change, kept = bob.purse.choose(held, 57)
+    moves = bob.purse.mark(change, "held", "sent", "order")
+    moves += bob.purse.mark(kept, "held", "free", "")
+    await bob.store.commit(*moves)
+    with pytest.raises(Conflict, match="proof_mark"):
+        await bob.store.commit(*moves)
+    back = await bob.purse.token_of("order")
+    assert back is not None
+    assert back.amount == 57
+    assert await bob.worth() == 42
+    assert await bob.purse.watch_sent() == []
+    assert (await alice.purse.receive("change", back)).state == "DONE"
+    assert await bob.purse.watch_sent(noted) == ["order"]
+    assert await is_noted(bob, "order")
+    assert await bob.purse.token_of("order") is None
+    assert await bob.purse.watch_sent() == []
+
+
+async def test_a_spent_token_is_refused_for_good(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(32)
+    token = await alice.purse.send("s", alice.mint, "sat", 16)
+    assert (await alice.purse.reclaim("s")).state == "DONE"
+    assert await alice.worth() == 30
+    ends: list[Outcome] = []
+
+    def then(outcome: Outcome) -> list[Write]:
+        ends.append(outcome)
+        return noted("refused")
+
+    outcome = await bob.purse.receive("r", token, then)
+    assert (outcome.state, outcome.code) == ("REJECTED", "payment-token-spent")
+    assert [end.state for end in ends] == ["REJECTED"]
+    assert await is_noted(bob, "refused")
+    assert await bob.purse.receive("r", token) == outcome
+    assert await bob.worth() == 0
+    assert await bob.purse.pending() == []
+
+
+async def test_reclaim(alice: Wallet, bob: Wallet) -> None:
+    with pytest.raises(LocalError):
+        await alice.purse.reclaim("nothing")
+    await alice.fund(33)
+    await alice.purse.send("s", alice.mint, "sat", 32)
+    outcome = await alice.purse.reclaim("s")
+    assert (outcome.state, outcome.net) == ("DONE", 31)
+    assert await alice.worth() == 32
+    with pytest.raises(LocalError):
+        await alice.purse.reclaim("s")
+    with pytest.raises(LocalError) as gone:
+        await alice.purse.send("s", alice.mint, "sat", 32)
+    assert gone.value.code == "payment-token-spent"
+    token = await alice.purse.send("t", alice.mint, "sat", 16)
+    await bob.purse.receive("r", token)
+    with pytest.raises(RemoteError) as taken:
+        await alice.purse.reclaim("t")
+    assert taken.value.code == "payment-token-spent"
+    assert await alice.purse.token_of("t") is None
+    await alice.purse.send("one", alice.mint, "sat", 1)
+    with pytest.raises(LocalError) as small:
+        await alice.purse.reclaim("one")
+    assert small.value.code == "payment-amount-low"
+    assert await alice.purse.token_of("one") is not None
+
+
+async def test_reclaim_of_a_half_taken_token(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(48)
+    token = await alice.purse.send("s", alice.mint, "sat", 48)
+    await bob.purse.receive("r", replace(token, proofs=token.proofs[:1]))
+    outcome = await alice.purse.reclaim("s")
+    assert (outcome.state, outcome.amount) == ("DONE", 16)
+    assert await alice.worth() == 15
+
+
+async def test_own_coins_spent_elsewhere(alice: Wallet, tmp_path: Path) -> None:
+    await alice.fund(40)
+    async with wallet(tmp_path, alice.mint, seed=alice.seed) as copy:
+        assert await copy.purse.scan(alice.mint) == 40
+        stolen = await copy.purse.send("x", alice.mint, "sat", 32)
+        assert (await copy.purse.reclaim("x")).state == "DONE"
+    assert not await proofs_unspent(alice, stolen)
+    outcome = await alice.purse.send_out("s", alice.mint, "sat", 33)
+    assert (outcome.state, outcome.code) == ("REJECTED", "payment-token-spent")
+    # Its outputs had the numbers of the copy's coins: those found that way are ours as well.
+    found = await alice.worth() - 8
+    assert await alice.purse.scan(alice.mint) == 31 - found
+    assert await alice.worth() == 39
+    with pytest.raises(LocalError) as gone:
+        await alice.purse.send("s", alice.mint, "sat", 33)
+    assert gone.value.code == "payment-token-spent"
+
+
+async def test_scan_finds_everything_from_the_seed(alice: Wallet, tmp_path: Path) -> None:
+    await alice.fund(100)
+    token = await alice.purse.send("s", alice.mint, "sat", 21)
+    await alice.fund(7, "msat")
+    await alice.again().receive("r", token)  # restarted: a block of counters was skipped
+    left = await alice.worth()
+    async with wallet(tmp_path, alice.mint, seed=alice.seed) as fresh:
+        assert await fresh.purse.scan(alice.mint) == left
+        assert await fresh.purse.scan(alice.mint, "msat") == 7
+        assert await fresh.purse.scan(alice.mint) == 0
+        assert await fresh.worth() == left
+        outcome = await fresh.purse.send_out("s", alice.mint, "sat", 50)
+        assert outcome.state == "DONE"
+        assert await fresh.purse.pending() == []
+
+
+async def test_a_quote_is_claimed_once(alice: Wallet) -> None:
+    quote = await alice.purse.fund(alice.mint, 5)
+    assert [row["id"] for row in await alice.purse.quotes()] == [quote.quote]
+    first = await alice.purse.claim_quote(quote.quote, wait_s=10)
+    assert (first.state, first.net, first.fee) == ("DONE", 5, 0)
+    assert await alice.purse.claim_quote(quote.quote) == first
+    assert await alice.worth() == 5
+    assert await alice.purse.quotes() == []
+    with pytest.raises(LocalError):
+        await alice.purse.claim_quote("unknown")
+    with pytest.raises(LocalError):
+        await alice.purse.run("unknown")
+    with pytest.raises(RemoteError):
+        await alice.purse.fund(alice.mint, 5, "gbp")
+
+
+async def a_token(wallet: Wallet, amount: int = 12) -> Token:
+    await wallet.fund(amount)
+    return await wallet.purse.send(secrets.token_hex(4), wallet.mint, "sat", amount)
+
+
+async def test_refusals_before_the_mint(alice: Wallet, bob: Wallet) -> None:
+    token = await a_token(alice)
+    coin = token.proofs[0]
+    assert coin.dleq is not None
+    other = secrets.token_hex(32)
+    bad: list[tuple[Token, str]] = [
+        (replace(token, unit="msat"), "payment-token-invalid"),
+        (with_coin(token, amount=3), "payment-token-invalid"),
+        (with_coin(token, amount=coin.amount * 2), "payment-token-invalid"),
+        (with_coin(token, secret="other"), "payment-token-invalid"),
+        (with_coin(token, dleq=Dleq(other, other, other)), "payment-token-invalid"),
+        (with_coin(token, id="01" + "00" * 32), "payment-token-invalid"),
+        (with_coin(token, id="01" + "00" * 7), "payment-token-invalid"),
+        (with_coin(token, secret=' ["P2PK",{}]'), "payment-token-locked-wrong"),
+        (replace(token, mint="ftp://x"), "payment-token-invalid"),
+    ]
+    for number, (wrong, code) in enumerate(bad):
+        with pytest.raises(RemoteError) as refused:
+            await bob.purse.receive(f"r{number}", wrong)
+        assert refused.value.code == code, number
+    dust = await a_token(alice, 1)
+    with pytest.raises(RemoteError) as low:
+        await bob.purse.receive("dust", dust)
+    assert low.value.code == "payment-amount-low"
+    assert await bob.purse.history() == []
+    assert (await bob.purse.receive("good", token)).state == "DONE"  # nothing was claimed before
+
+
+def with_coin(token: Token, **changes: object) -> Token:
+    return replace(token, proofs=(replace(token.proofs[0], **changes), *token.proofs[1:]))  # type: ignore[arg-type]
+
+
+async def test_a_short_id_that_is_not_clear(alice: Wallet, bob: Wallet) -> None:
+    keysets = await bob.mints.at(bob.mint).keysets()
+    token = await a_token(alice)
+    assert len(keysets) > 1
+    with pytest.raises(RemoteError, match="not clear"):
+        await bob.purse.receive("r", with_coin(token, id="01"))
+
+
+async def test_tokens_of_ordinary_wallets_have_no_dleq(alice: Wallet, bob: Wallet) -> None:
+    token = await a_token(alice)
+    plain = replace(token, proofs=tuple(replace(p, dleq=None) for p in token.proofs))
+    assert (await bob.purse.receive("r", plain)).state == "DONE"
+    forged = replace(
+        plain, proofs=tuple(replace(p, secret=secrets.token_hex(32)) for p in plain.proofs)
+    )
+    outcome = await bob.purse.receive("forged", forged)
+    assert (outcome.state, outcome.code) == ("REJECTED", "payment-token-invalid")
+    assert await bob.worth() == 11
+
+
+async def test_two_runs_at_once_end_once(alice: Wallet, bob: Wallet) -> None:
+    token = await a_token(alice, 20)
+    plan = await bob.purse.plan_receive("r", token, ladder=False, owner="")
+    await bob.store.commit(*plan.writes)
+    twin = bob.again()
+    outcomes = await asyncio.gather(bob.purse.run("r"), bob.purse.run("r"), twin.run("r"))
+    assert {outcome.state for outcome in outcomes} == {"DONE"}
+    assert await bob.worth() == 19
+
+
+async def test_a_thens_conflict_leaves_the_operation_open(alice: Wallet, bob: Wallet) -> None:
+    token = await a_token(alice, 20)
+    await bob.store.commit(*noted("mine"))
+    with pytest.raises(Conflict):
+        await bob.purse.receive("r", token, lambda outcome: noted("mine"))
+    assert await bob.purse.pending() == [("r", "receive")]
+    assert (await bob.purse.run("r")).state == "DONE"
+    assert await bob.worth() == 19
+
+
+async def test_a_proof_is_stored_under_its_y(alice: Wallet) -> None:
+    await alice.fund(1)
+    token = await alice.purse.send("s", alice.mint, "sat", 1)
+    rows = await alice.store.read("proof_of_owner", owner="s", state="sent")
+    assert [row["y"] for row in rows] == [y_of(token.proofs[0].secret)]
