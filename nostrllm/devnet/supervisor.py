@@ -323,7 +323,7 @@ def _configure(folder: Path, offer: Offer, model: Model, urls: tuple[str, str, s
                 "relays": [relay],
                 "mints": [mint],
                 "nip04": True,
-                "heartbeat_s": 600,
+                "heartbeat_s": 60,  # a relay that was restarted has forgotten them
             },
         ),
         ("[engine]", {"url": engine}),

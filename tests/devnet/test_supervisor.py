@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from websockets.sync.client import connect
 
 from nostrllm.devnet import weights
 from nostrllm.devnet.children import Child
 from nostrllm.devnet.probes import mint_answers, model_answers, relay_answers
 from nostrllm.devnet.supervisor import Devnet, DevnetOptions
 from nostrllm.errors import LocalError, WorldError
+from nostrllm.wire.kinds import ANNOUNCEMENT
 
 STANDIN = ("tests.devnet.standin",)
 
@@ -99,6 +101,26 @@ def test_whole_devnet_with_embedded_model(tmp_path: Path, engine_url: str) -> No
     assert not devnet.file.exists()
     assert all(child.exit_code() is not None for child in devnet.children)
     assert len([line for line in said if " is up" in line]) == 5
+
+
+def test_real_providers_are_announced_on_the_relay(tmp_path: Path, engine_url: str) -> None:
+    """Without stand-ins: both daemons are up, and the relay has their announcements."""
+    with Devnet(DevnetOptions(tmp_path, engine_url=engine_url)):
+        found = described(tmp_path)
+        authors = announced(found["relays"][0])
+    assert {each["pubkey"] for each in found["providers"]} == authors
+    assert len(authors) == 2
+    assert [each["models"] for each in found["providers"]] == [["smollm2"]] * 2
+
+
+def announced(relay_url: str) -> set[str]:
+    """Whose announcements a relay has."""
+    authors = set()
+    with connect(relay_url) as socket:
+        socket.send(json.dumps(["REQ", "all", {"kinds": [ANNOUNCEMENT]}]))
+        while (message := json.loads(socket.recv(timeout=10)))[0] != "EOSE":
+            authors.add(message[2]["pubkey"])
+    return authors
 
 
 def test_what_dies_is_started_again_in_place(tmp_path: Path, engine_url: str) -> None:
