@@ -124,7 +124,7 @@ class Order(_FromClient):
     change: Literal["ecash", "account"] = "ecash"
     deadline: Seconds
     end_by: Seconds | None = None
-    chunk_ms: int | None = Field(default=250, ge=50, le=1000)
+    chunk_ms: int | None = Field(default=None, ge=50, le=1000)
     c: Hex32
 
 
