@@ -9,8 +9,9 @@ from typing import Any
 import aiohttp
 from aiohttp import web
 
-#: What can happen to one call.
-FAULTS = ("refuse", "503", "lost", "garbage", "500 after", "code 0", "429")
+#: What can happen to one call: cut or refused before the mint hears of it ("400 11005" with that
+#: code), or its answer cut, replaced or called an error after the mint has done it.
+FAULTS = ("refuse", "503", "429", "400 11005", "lost", "garbage", "500 after", "code 0")
 
 Change = Callable[[Any], Any]
 
@@ -58,6 +59,8 @@ class FaultyMint:
             return self._cut(request)
         if fault in ("503", "429"):
             return web.Response(status=int(fault), text="busy")
+        if fault.startswith("400 "):
+            return web.json_response({"detail": "no", "code": int(fault[4:])}, status=400)
         if request.path in self.says:
             status, text = self.says[request.path]
             return web.Response(status=status, text=text)

@@ -162,7 +162,11 @@ class Driver:
         if found in ("SPENT", "MIXED") and len(restored) < len(operation.outputs):
             # It may have been done between the two questions: only this answer counts.
             restored = await mint.restore(operation.outputs)
-        return Evidence(found, operation.outputs, tuple(restored), tuple(states), refusal)
+        active = True
+        if refusal is not None:
+            keyset = (await mint.keysets(refresh=True)).get(operation.outputs[0].id)
+            active = keyset is not None and keyset.active
+        return Evidence(found, operation.outputs, tuple(restored), tuple(states), refusal, active)
 
     async def _act(
         self, operation: Operation, evidence: Evidence, verdict: Verdict, chase: _Chase

@@ -9,7 +9,7 @@ The mint signs all outputs and spends all inputs of a swap together, or does not
 | MIXED  | any                | some spent by somebody else: reject                           |
 | PENDING| any                | wait                                                          |
 | UNSPENT| some signed        | our counters are old (a restored backup): renumber            |
-| UNSPENT| none, keyset gone  | nothing happened: renumber for the keyset in use              |
+| UNSPENT| none, refused, keyset of our outputs no longer in use | renumber for the one that is |
 | UNSPENT| none, refused      | nothing happened and nothing will: reject                     |
 | UNSPENT| none, not refused  | nothing happened: send the same bytes again                   |
 
@@ -28,10 +28,9 @@ from nostrllm.wire.token import BlindedMessage, BlindSignature
 
 Consumed = Literal["UNSPENT", "PENDING", "SPENT", "MIXED"]
 
-#: Refusals that may be gone a moment later: coins or outputs in use, a quote under way.
-PASSING: Final = frozenset({11002, 11004, 20001, 20005})
-#: Refusals of a keyset that is not, or no longer, in use.
-KEYSET_GONE: Final = frozenset({12001, 12002})
+#: Refusals that may be gone a moment later: coins or outputs in use, a quote under way, and a
+#: keyset that is gone (the mint's list of keysets may be a few seconds old).
+PASSING: Final = frozenset({11002, 11004, 12001, 12002, 20001, 20005})
 
 
 class Verdict(Enum):
@@ -59,6 +58,7 @@ class Evidence:
     restored: tuple[tuple[BlindedMessage, BlindSignature], ...]
     states: tuple[str, ...] = ()
     refusal: int | None = None
+    keyset_in_use: bool = True
 
     @property
     def signed_as_asked(self) -> bool:
@@ -91,6 +91,6 @@ def decide(evidence: Evidence) -> Verdict:
         return Verdict.RENUMBER
     if evidence.refusal is None:
         return Verdict.RESEND
-    if evidence.refusal in PASSING:
-        return Verdict.WAIT
-    return Verdict.ROTATE if evidence.refusal in KEYSET_GONE else Verdict.REJECT_REFUSED
+    if not evidence.keyset_in_use:  # whatever code it gave: nutshell has none of its own for this
+        return Verdict.ROTATE
+    return Verdict.WAIT if evidence.refusal in PASSING else Verdict.REJECT_REFUSED

@@ -200,7 +200,9 @@ class Purse:
 
         Raises RemoteError `payment-token-spent` when it was taken, LocalError when there was none.
         """
-        name = await reclaim.place(self._till, op_id)
+        name, outputs = await reclaim.place(self._till, op_id)
+        if outputs:
+            self._driver.planned(name, outputs)
         return await self.run(name, then)
 
     # Lightning
@@ -229,9 +231,12 @@ class Purse:
         issued = Write("quote_mark", {"id": quote_id, "state": "ISSUED"})
         return await self.run(name, lambda outcome: [issued])
 
-    async def scan(self, mint: str, unit: str = "sat") -> int:
-        """Find this seed's coins at a mint from the seed alone; units that were not known."""
-        return await scan.scan(self._till, mint, unit)
+    async def scan(self, mint: str, unit: str = "sat", *, empty_max: int = scan.EMPTY_MAX) -> int:
+        """Find this seed's coins at a mint from the seed alone; units that were not known.
+
+        Ends where `empty_max` output numbers in a row are unknown to the mint.
+        """
+        return await scan.scan(self._till, mint, unit, empty_max)
 
 
 def _unclaimed(row: Row, state: str) -> Outcome:

@@ -12,11 +12,13 @@ from nostrllm.core import coins
 from nostrllm.errors import LocalError, RemoteError
 from nostrllm.ports import Row
 from nostrllm.purse.operation import Operation, Own, mark, proof_of
-from nostrllm.purse.till import Till, keyset_in_use, keysets_with
+from nostrllm.purse.till import Outputs, Till, keyset_in_use, keysets_with
 
 
-async def place(till: Till, op_id: str) -> str:
-    """Store the swap that takes back what the operation `op_id` sent; its own id.
+async def place(till: Till, op_id: str) -> tuple[str, Outputs]:
+    """Store the swap that takes back what the operation `op_id` sent; its own id and outputs.
+
+    No outputs if one is under way already.
 
     Raises RemoteError `payment-token-spent` when it was taken, LocalError when there is nothing, or
     no more than the mint's fee.
@@ -24,17 +26,16 @@ async def place(till: Till, op_id: str) -> str:
     name, number = f"{op_id}:reclaim:0", 0
     while (past := await till.operation(name)) is not None:
         if past.state == "PREPARED":
-            return name
+            return name, ()
         number += 1
         name = f"{op_id}:reclaim:{number}"
     rows = await till.store.read("proof_of_owner", owner=op_id, state="sent")
     if not rows:
         raise LocalError("nothing of this was sent, or all of it was taken")
-    await _store(till, name, op_id, rows)
-    return name
+    return name, await _store(till, name, op_id, rows)
 
 
-async def _store(till: Till, name: str, op_id: str, rows: list[Row]) -> None:
+async def _store(till: Till, name: str, op_id: str, rows: list[Row]) -> Outputs:
     mint, unit = till.mints.at(rows[0]["mint"]), rows[0]["unit"]
     states = await mint.states([row["y"] for row in rows])
     by_state = {
@@ -58,3 +59,4 @@ async def _store(till: Till, name: str, op_id: str, rows: list[Row]) -> None:
     await till.store.commit(
         operation.insert(till.clock.now()), *gone, *mark(inputs, "sent", "reserved", name)
     )
+    return outputs

@@ -18,19 +18,19 @@ BATCH: Final = 100
 EMPTY_MAX: Final = 2_000
 
 
-async def scan(till: Till, mint_url: str, unit: str) -> int:
+async def scan(till: Till, mint_url: str, unit: str, empty_max: int) -> int:
     """Store the unspent coins found; what those are worth that were not known, in units."""
     mint = till.mints.at(mint_url)
     total = 0
     for keyset in (await mint.keysets(refresh=True)).values():
         if keyset.unit == unit:
-            total += await _scan_keyset(till, mint, keyset)
+            total += await _scan_keyset(till, mint, keyset, empty_max)
     return total
 
 
-async def _scan_keyset(till: Till, mint: Mint, keyset: Keyset) -> int:
+async def _scan_keyset(till: Till, mint: Mint, keyset: Keyset, empty_max: int) -> int:
     start = last = total = 0
-    while start - last < EMPTY_MAX:
+    while start - last < empty_max:
         own = [Own(1, start + number) for number in range(BATCH)]
         counters = {till.output(keyset.id, row): row.counter for row in own}
         found = await mint.restore(list(counters))
