@@ -12,10 +12,11 @@ import logging
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 from websockets.exceptions import ConnectionClosed
 
+from nostrllm.adapters.relay_answers import Answers, Verdict
 from nostrllm.adapters.relay_intake import STRIKES, Counts, Fate, Intake
 from nostrllm.adapters.relay_limits import RelayLimits
 from nostrllm.adapters.relay_probe import Probe
@@ -41,7 +42,9 @@ from nostrllm.wire.event import Draft, Event
 
 _log = logging.getLogger(__name__)
 
-_TOO_BIG = 1009  # RFC 6455, 7.4.1
+_TOO_BIG: Final = 1009  # RFC 6455, 7.4.1
+#: After so many messages without a wait the other tasks have their turn.
+_TURN_MESSAGES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,18 +56,6 @@ class Shared:
     limits: RelayLimits
     intake: Intake
     counts: Counts
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """A relay's answer to an event; `reason` is empty when it took it."""
-
-    reason: str = ""
-
-    @property
-    def ok(self) -> bool:
-        """Did the relay take it?"""
-        return not self.reason
 
 
 class RelayConnection:
@@ -81,14 +72,14 @@ class RelayConnection:
         self._limits = shared.limits
         self._clock = shared.clock
         self._requests: dict[str, Request] = {}
-        self._pending: dict[str, list[asyncio.Future[Ok | None]]] = {}
+        self._answers = Answers()
         self._turn = asyncio.Event()
         self._failures = 0
         self._ended = False
         self._live_only = False
         self._probe = Probe(shared.keyring, shared.clock, shared.limits)
         self._group: asyncio.TaskGroup | None = None
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[object]] = set()
         self._begin(None)
 
     # what others ask
@@ -106,7 +97,7 @@ class RelayConnection:
     @property
     def idle_since(self) -> float | None:
         """Since when nothing is asked of it, monotonic; None while something is."""
-        busy = len(self._requests) > self._probing or self._pending
+        busy = len(self._requests) > self._probing or self._answers
         return None if busy else self.used_at
 
     @property
@@ -132,18 +123,19 @@ class RelayConnection:
         Where we have a key and the relay asks whose event this is, it goes again after AUTH.
         The caller limits the time.
         """
-        for _ in range(3):
+        verdict = Verdict("the connection was lost")
+        for _ in range(2):
             if not await self.ready():
                 return Verdict(f"not connected: {self.error or 'no answer'}")
             was_authenticated = self._authenticated
             answer = await self._exchange(event_frame(event), event.id)
             if answer is None:
                 continue
-            verdict = _verdict(answer)
+            verdict = Verdict.of(answer)
             refused = needs_auth(verdict.reason) and self.signer is not None
             if not refused or was_authenticated or not await self._await_auth():
-                return verdict
-        return Verdict("the connection was lost")
+                break
+        return verdict
 
     async def cast(self, frame: str) -> bool:
         """Send a frame; waits for the first connecting, never for a relay that was lost."""
@@ -178,10 +170,7 @@ class RelayConnection:
         """Carry it no more."""
         self.used_at = self._clock.monotonic()
         if self._requests.pop(request.id, None) is not None and request.asked:
-            self._spawn(self._say(request.close_frame()))
-
-    async def _say(self, frame: str) -> None:
-        await self.send(frame)
+            self._spawn(self.send(request.close_frame()))
 
     async def _await_auth(self) -> bool:
         """Wait until the relay has taken our AUTH; False when the socket goes first."""
@@ -260,10 +249,7 @@ class RelayConnection:
         self._begin(None)
         for request in self._requests.values():
             request.lost()
-        for waiting in self._pending.values():
-            for answer in waiting:
-                if not answer.done():
-                    answer.set_result(None)
+        self._answers.lose()
         self._announce()
 
     def _announce(self) -> None:
@@ -271,7 +257,7 @@ class RelayConnection:
         turn, self._turn = self._turn, asyncio.Event()
         turn.set()
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, object]) -> None:
         if self._group is None:
             work.close()
             return
@@ -290,12 +276,15 @@ class RelayConnection:
     async def _read(self, socket: Socket) -> None:
         try:
             while True:
-                self._receive(await socket.recv())
+                for _ in range(_TURN_MESSAGES):
+                    self._receive(await socket.recv())
+                await asyncio.sleep(0)  # what is buffered is read without a pause
         except ConnectionClosed as exc:
-            # the one who closes says why; a message over our limit is closed by our side
-            code = exc.sent.code if exc.sent else None
-            self._live_only = code == _TOO_BIG
-            self.error = self.error or f"connection closed ({code or 'no reason'})"
+            ours = None if exc.sent is None or exc.rcvd_then_sent else exc.sent.code
+            theirs = None if exc.rcvd is None else exc.rcvd.code
+            # a stored event over our limit would end every connection at its start
+            self._live_only = ours == _TOO_BIG
+            self.error = self.error or f"connection closed ({theirs or ours or 'no reason'})"
 
     def _receive(self, message: str | bytes) -> None:
         self.heard_at = self._clock.monotonic()
@@ -311,7 +300,7 @@ class RelayConnection:
                 if request := self._requests.get(frame.subscription):
                     request.eose()
             case Ok():
-                self._answered(frame)
+                self._answers.give(frame)
             case Closed():
                 self._closed(frame)
             case Challenge():
@@ -325,7 +314,7 @@ class RelayConnection:
             self._shared.counts["late"] += 1
         elif request is self._probe.request:
             if ok := self._probe.heard(frame.raw):
-                self._answered(ok)
+                self._answers.give(ok)
         else:
             fate = self._shared.intake.take(frame.raw, size_bytes, request.sink)
             if fate in STRIKES:
@@ -340,17 +329,15 @@ class RelayConnection:
         if self._strikes > self._limits.strikes_max:
             self._break("the relay sends too much garbage")
 
-    def _answered(self, ok: Ok) -> None:
-        for answer in self._pending.get(ok.event_id, ()):
-            if not answer.done():
-                answer.set_result(ok)
-
     def _closed(self, frame: Closed) -> None:
         request = self._requests.get(frame.subscription)
         if request is None:
             return
         self._shared.counts["closed"] += 1
         request.closed(self._clock.monotonic(), self._limits)
+        auth_comes = needs_auth(frame.reason) and self.signer and not self._authenticated
+        if request.once or not auth_comes:
+            request.answered.set()
 
     def _challenged(self, frame: Challenge) -> None:
         self._challenges += 1
@@ -370,15 +357,7 @@ class RelayConnection:
 
     async def _exchange(self, frame: str, number: str) -> Ok | None:
         """Send a frame and wait for the OK of the event in it; None when the socket breaks."""
-        answer: asyncio.Future[Ok | None] = asyncio.get_running_loop().create_future()
-        waiting = self._pending.setdefault(number, [])
-        waiting.append(answer)
-        try:
-            return await answer if await self.send(frame) else None
-        finally:
-            waiting.remove(answer)
-            if not waiting:
-                self._pending.pop(number, None)
+        return await self._answers.exchange(self.send(frame), number)
 
     async def _authenticate(self, signer: Signer, challenge: str) -> None:
         """Sign the challenge (NIP-42), then ask for everything again: now more may be shown."""
@@ -390,7 +369,7 @@ class RelayConnection:
         except (NostrllmError, TimeoutError):
             self.error = "AUTH got no answer"
             return
-        if answer is None or not _verdict(answer).ok:
+        if answer is None or Verdict.of(answer).reason:
             self.error = "AUTH was refused"
             return
         self._authenticated, self.error = True, None
@@ -427,10 +406,3 @@ class RelayConnection:
             self._break("the relay swallows what we send ourselves")
         finally:
             self._requests.pop(self._probe.request.id, None)
-
-
-def _verdict(ok: Ok) -> Verdict:
-    """A duplicate is a success whatever the flag says: the relay has the event."""
-    if ok.accepted or ok.reason.startswith("duplicate:"):
-        return Verdict()
-    return Verdict(ok.reason or "refused without a reason")

@@ -84,7 +84,6 @@ class Request:
         wait_s = limits.closed_backoff_s * 2.0 ** min(self._closures, 32)
         self._closures += 1
         self._retry_at = at + min(wait_s, limits.closed_backoff_s_max)
-        self.answered.set()
 
     def lost(self) -> None:
         """The connection is gone; what the relay knew of us went with it."""

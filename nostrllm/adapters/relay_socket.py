@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import Protocol, cast
 
 import websockets
@@ -49,8 +50,9 @@ async def connect(url: str, limits: RelayLimits) -> Socket:
 async def hang_up(socket: Socket, timeout_s: float) -> None:
     """Close politely, or else at once; either way nothing of the socket is left."""
     try:
-        async with asyncio.timeout(timeout_s):
-            await socket.close()
-    except TimeoutError:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await socket.close()
+    finally:
         socket.transport.abort()
         await socket.wait_closed()

@@ -14,7 +14,8 @@ from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
 
-from nostrllm.adapters.relay_connection import RelayConnection, Shared, Verdict
+from nostrllm.adapters.relay_answers import Verdict
+from nostrllm.adapters.relay_connection import RelayConnection, Shared
 from nostrllm.adapters.relay_intake import Basket, Counts, Inbox, Intake
 from nostrllm.adapters.relay_limits import RelayLimits
 from nostrllm.adapters.relay_request import Request

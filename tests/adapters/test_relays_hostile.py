@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from nostrllm.adapters.relays_websockets import WebsocketRelays
+from nostrllm.adapters.signer_local import LocalKeyring
 from nostrllm.errors import WorldError
 from nostrllm.ports import Filter, Signer
 from nostrllm.wire import kinds
@@ -268,6 +269,48 @@ async def test_two_publications_of_one_event_share_the_answer() -> None:
         event = await note("no blocked: x")
         both = await asyncio.gather(mine.publish(event), mine.publish(event))
         assert [p.failed for p in both] == [{relay.url: "blocked: x"}] * 2
+
+
+async def test_a_relay_that_finds_our_message_too_big_is_no_poison() -> (
+    None
+):
+    class Small(ScriptedRelay):
+        async def on_event(self, peer: Peer, event: Event) -> None:
+            await peer.socket.close(1009, "too big")
+
+    async with (
+        Small() as relay,
+        relays(relay.url) as mine,
+        mine.subscribe("s", ASKED, stored_s=60),
+    ):
+        published = await mine.publish(await note("x"))
+        assert published.failed == {relay.url: "the connection was lost"}
+        await until(lambda: relay.connections == 3 and len(relay.said("REQ")) == 6)
+        assert len(relay.said("EVENT")) == 2
+        assert not any("limit" in f for frame in relay.said("REQ") for f in frame[2:])
+
+
+async def test_an_error_of_our_own_ends_the_session_and_not_the_connection() -> None:
+    class Failing(LocalKeyring):
+        """Its verification fails as no verification should, once."""
+
+        failed = False
+
+        def verify(self, event: Event) -> bool:
+            if not self.failed:
+                self.failed = True
+                raise ZeroDivisionError
+            return super().verify(event)
+
+    async with (
+        ScriptedRelay() as relay,
+        WebsocketRelays([relay.url], Failing(CLOCK), CLOCK, FAST) as mine,
+        mine.subscribe("s", ASKED, stored_s=60) as inbox,
+    ):
+        relay.stored.append(event := await note("x"))
+        await relay.broadcast(event)
+        assert await first(inbox) == event
+        assert mine.status()[0].reconnects == 1
 
 
 # probe

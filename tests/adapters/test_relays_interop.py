@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
+import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from nostr_sdk import (
@@ -25,6 +28,7 @@ from nostrllm.wire.event import Draft, Event, rumor
 from tests.adapters.relay_pypi import nostr_relay
 from tests.adapters.relay_scripted import CLOCK, FAST, KEYRING, first, until
 
+RELAY_CORE = Path(__file__).parents[1] / "interop" / "relay-core"
 PATIENT = replace(FAST, settle_s=10.0)
 
 
@@ -42,7 +46,26 @@ def pypi_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield url
 
 
-@pytest.fixture(params=["relay_url", "pypi_url"])
+@pytest.fixture(scope="module")
+def core_url() -> Iterator[str]:
+    node = shutil.which("node")
+    if node is None or not (RELAY_CORE / "node_modules").is_dir():
+        pytest.skip("needs node, and `npm ci` in tests/interop/relay-core")
+    process = subprocess.Popen(
+        [node, "relay.mjs"],
+        cwd=RELAY_CORE,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    with process:  # closes its standard input, at whose end it leaves
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+
+
+@pytest.fixture(
+    params=["relay_url", "pypi_url", pytest.param("core_url", marks=pytest.mark.interop)]
+)
 def any_url(request: pytest.FixtureRequest) -> str:
     url = request.getfixturevalue(request.param)
     assert isinstance(url, str)
@@ -144,3 +167,19 @@ async def test_auth_for_private_messages() -> None:
         assert await mine.fetch(asked) == []
         async with mine.subscribe("s", asked, stored_s=3 * 86_400, signer=reader) as inbox:
             assert await reader.unwrap(await first(inbox)) == message
+
+
+@pytest.mark.interop
+async def test_a_relay_that_restricts_private_messages_and_greets_with_a_challenge(
+    core_url: str,
+) -> None:
+    sender, reader = KEYRING.signer(), KEYRING.signer()
+    text = await sender.encrypt_legacy("psst", reader.pubkey)
+    tags = (("p", reader.pubkey),)
+    message = await sender.sign(Draft(kinds.DM_LEGACY, text, int(CLOCK.now()), tags))
+    asked = [Filter(kinds=(kinds.DM_LEGACY,), tags={"p": (reader.pubkey,)})]
+    async with relays(core_url) as mine:
+        assert (await mine.publish(message)).ok == (core_url,)
+        assert await mine.fetch(asked) == []
+        async with mine.subscribe("s", asked, stored_s=600, signer=reader) as inbox:
+            assert await first(inbox) == message

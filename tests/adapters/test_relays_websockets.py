@@ -309,3 +309,44 @@ async def test_cancelling_the_owner_closes_everything(relay_url: str) -> None:
     with pytest.raises(asyncio.CancelledError):
         await task
     await until(lambda: asyncio.all_tasks() == before)
+
+
+@pytest.mark.parametrize("when", ["before the handshake", "afterwards"])
+async def test_leaving_does_not_wait_for_a_stalled_relay(relay_url: str, when: str) -> None:
+    before = asyncio.all_tasks()
+    async with FaultProxy(relay_url) as proxy:
+        proxies = asyncio.all_tasks()
+        if when == "before the handshake":
+            proxy.stall()
+        async with relays(proxy.url) as mine:
+            await until(lambda: proxy.connections)
+            if when == "afterwards":
+                await until(lambda: mine.status()[0].connected)
+                proxy.stall()
+            began = CLOCK.monotonic()
+        assert CLOCK.monotonic() - began < 5
+        ours = asyncio.all_tasks() - proxies
+        assert not [task for task in ours if "proxy" not in repr(task).lower()]
+    await until(lambda: asyncio.all_tasks() == before)
+
+
+async def test_a_cast_gives_up_on_a_relay_that_does_not_answer(relay_url: str) -> None:
+    async with FaultProxy(relay_url) as proxy, relays(connect_timeout_s=0.05) as mine:
+        proxy.stall()
+        await mine.cast(await note(KEYRING.signer(), "x", kind=WATCHED), to=[proxy.url])
+        failed = await mine.publish(await note(KEYRING.signer(), "x"), to=[proxy.url])
+        assert failed.failed[proxy.url].startswith("not connected")
+        late = await mine.publish(
+            await note(KEYRING.signer(), "y"), to=["ws://127.0.0.1:1/late"], timeout_s=0
+        )
+        assert late.failed
+
+
+async def test_a_delayed_relay_is_waited_for(relay_url: str) -> None:
+    async with FaultProxy(relay_url) as proxy, relays(proxy.url) as mine:
+        proxy.delay_s = 0.05
+        assert (await mine.publish(await note(KEYRING.signer(), "x"))).ok == (proxy.url,)
+        proxy.refuse = True
+        proxy.cut()
+        await until(lambda: mine.status()[0].reconnects > 3)
+        assert proxy.connections > 3
