@@ -92,8 +92,8 @@ class Purse:
             plan = await self.plan_receive(op_id, token, ladder=False, owner="")
             try:
                 await self._till.store.commit(*plan.writes)
-            except Conflict as conflict:
-                if conflict.name == "claim_insert":
+            except Conflict:
+                if await self._till.operation(op_id) is None:  # not this receive, done just now
                     raise RemoteError(
                         "a coin was seen before", code="payment-token-spent"
                     ) from None

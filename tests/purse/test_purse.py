@@ -331,3 +331,27 @@ async def test_a_proof_is_stored_under_its_y(alice: Wallet) -> None:
     token = await alice.purse.send("s", alice.mint, "sat", 1)
     rows = await alice.store.read("proof_of_owner", owner="s", state="sent")
     assert [row["y"] for row in rows] == [y_of(token.proofs[0].secret)]
+
+
+async def test_one_receive_started_twice(alice: Wallet, bob: Wallet) -> None:
+    token = await a_token(alice, 20)
+    outcomes = await asyncio.gather(*(bob.purse.receive("r", token) for _ in range(3)))
+    assert {outcome.state for outcome in outcomes} == {"DONE"}
+    assert await bob.worth() == 19
+
+
+async def test_one_send_started_twice(alice: Wallet) -> None:
+    await alice.fund(64)
+    tokens = await asyncio.gather(*(alice.purse.send("s", alice.mint, "sat", 10) for _ in range(3)))
+    assert tokens[0] == tokens[1] == tokens[2]
+    assert await alice.worth() == 53
+
+
+async def test_many_orders_at_once(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(1023)
+    tokens = [await alice.purse.send(f"s{n}", alice.mint, "sat", 7) for n in range(12)]
+    outcomes = await asyncio.gather(
+        *(bob.purse.receive(f"r{n}", token) for n, token in enumerate(tokens))
+    )
+    assert {outcome.state for outcome in outcomes} == {"DONE"}
+    assert await bob.worth() == 12 * 6
