@@ -119,9 +119,9 @@ def test_the_buffer_is_bounded(chunks: list[tuple[int, str]]) -> None:
 
 def test_first_token_goes_at_once_and_the_rest_by_interval() -> None:
     chunker = Chunker(0.25)
-    assert chunker.due_at is None
+    due = [chunker.due_at]
     assert chunker.push("a", 10.0) == ["a"]
-    assert chunker.due_at is None
+    assert [*due, chunker.due_at] == [None, None]
     assert chunker.push("b", 10.1) == []
     assert chunker.push("c", 10.2) == []
     assert chunker.due_at == 10.25

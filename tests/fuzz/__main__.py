@@ -11,7 +11,7 @@ import sys
 from pathlib import Path
 
 try:
-    import atheris
+    import atheris  # type: ignore[import-untyped]
 except ImportError:
     atheris = None
 
