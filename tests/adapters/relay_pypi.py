@@ -11,17 +11,20 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+from nostrllm.devnet.probes import relay_answers
 
 _SERVE = "from nostr_relay.cli import main; main()"
 
 
 @contextmanager
 def nostr_relay(folder: Path) -> Iterator[str]:
-    """The address of a fresh one, which answers connections as soon as it is up."""
+    """The address of a fresh one that has answered once."""
     with socket.create_server(("127.0.0.1", 0), backlog=64) as listening:
         port = listening.getsockname()[1]
         config = folder / "relay.yaml"
@@ -36,12 +39,27 @@ def nostr_relay(folder: Path) -> Iterator[str]:
                 process_group=0,
                 env={name: value for name, value in os.environ.items() if name != "PYTHONWARNINGS"},
             )
+    url = f"ws://127.0.0.1:{port}"
     try:
-        yield f"ws://127.0.0.1:{port}"
+        _await_answer(url, process)
+        yield url
     finally:
         # gunicorn's worker outlives its master, so the whole group goes at once
         os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+
+
+def _await_answer(url: str, process: subprocess.Popen[bytes], timeout_s: float = 60.0) -> None:
+    """Until a REQ is answered; early connections wait in the backlog, so nothing is busy here."""
+    deadline = time.monotonic() + timeout_s
+    while True:
+        try:
+            relay_answers(url)
+        except OSError:
+            if process.poll() is not None or time.monotonic() > deadline:
+                raise
+        else:
+            return
 
 
 def _config(folder: Path, fd: int) -> dict[str, Any]:

@@ -77,19 +77,21 @@ async def test_stored_live_and_ephemeral(any_url: str) -> None:
     asked = [Filter(kinds=(1, kinds.CHUNK), authors=(author.pubkey,))]
     stored = await note("stored", signer=author)
     async with relays(any_url) as mine:
-        assert (await mine.publish(stored, timeout_s=10)).ok == (any_url,)
-        assert (await mine.publish(stored)).ok == (any_url,)  # `duplicate:`, whatever the flag
-        assert await mine.fetch(asked, timeout_s=10) == [stored]
+        assert (await mine.publish(stored, timeout_s=30)).ok == (any_url,)
+        assert (await mine.publish(stored, timeout_s=30)).ok == (
+            any_url,
+        )  # `duplicate:`, whatever the flag
+        assert await mine.fetch(asked, timeout_s=30) == [stored]
         async with mine.subscribe("s", asked, stored_s=60) as inbox:
             assert await first(inbox) == stored
             live = await note("live", signer=author)
-            assert (await mine.publish(live)).ok == (any_url,)
+            assert (await mine.publish(live, timeout_s=30)).ok == (any_url,)
             assert await first(inbox) == live
             chunk = await note("chunk", kind=kinds.CHUNK, signer=author)
             await mine.cast(chunk)
             assert await first(inbox) == chunk
-            again = await note("chunk 2", kind=kinds.CHUNK, signer=author)
-            assert (await mine.publish(again, timeout_s=1.0)).ok == (any_url,)
+            unanswered = await note("chunk 2", kind=kinds.CHUNK, signer=author)
+            assert (await mine.publish(unanswered, timeout_s=1.0)).ok == (any_url,)
 
 
 async def test_gift_wraps_of_both_kinds(any_url: str) -> None:
@@ -103,7 +105,7 @@ async def test_gift_wraps_of_both_kinds(any_url: str) -> None:
         mine.subscribe("live", live, signer=reader) as pings,
     ):
         wrap = await sender.wrap(message, reader.pubkey)
-        assert (await mine.publish(wrap, timeout_s=10)).ok == (any_url,)
+        assert (await mine.publish(wrap, timeout_s=30)).ok == (any_url,)
         assert await reader.unwrap(await first(inbox)) == message
         await mine.cast(await sender.wrap(message, reader.pubkey, ephemeral=True))
         assert await reader.unwrap(await first(pings)) == message
