@@ -113,10 +113,13 @@ def receive(where: Where, token: str | None) -> None:
 async def _receive(client: Client, where: Where, text: str) -> None:
     import hashlib
 
+    from nostrllm.errors import RemoteError
     from nostrllm.wire.token import parse_token
 
     token = parse_token(text)
     name = f"receive:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    if any(row["id"] == name and row["state"] == "DONE" for row in await client.wallet.history()):
+        raise RemoteError("this token was received before", code="payment-token-spent")
     _tell(where, await client.wallet.receive(name, token))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +36,8 @@ class Where:
 
             from nostrllm.service.client import Client
 
+            _quiet()
+
             async def main() -> None:
                 async with Client(**self._place()) as client:
                     await work(client)
@@ -48,6 +51,8 @@ class Where:
 
             from nostrllm.service.client import market, place
 
+            _quiet()
+
             async def main() -> None:
                 async with market(place(**self._place())) as open_market:
                     await work(open_market)
@@ -57,6 +62,13 @@ class Where:
     def _place(self) -> dict[str, Any]:
         names = ("state", "relays", "mint", "devnet")
         return {name: getattr(self, name) for name in names}
+
+
+def _quiet() -> None:
+    """stdout belongs to the result; of the log only errors are told, on stderr."""
+    from nostrllm.service.logs import setup
+
+    setup("error", console=True, stream=sys.stderr)
 
 
 def placed(command: Command) -> Command:

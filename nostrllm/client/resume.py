@@ -10,7 +10,7 @@ import asyncio
 from typing import Final
 
 from nostrllm.client.ask import Buyer, proved_acceptance
-from nostrllm.client.letters import EXPIRY_S, Line, whisper
+from nostrllm.client.letters import Line, whisper
 from nostrllm.client.purchases import Purchase
 from nostrllm.client.replies import Listening, Message, Replies, listen
 from nostrllm.client.settle import Outcome, outcome
@@ -24,6 +24,8 @@ from nostrllm.wire.order import Answer, Query, Refused, ReplyTo, Result
 STORED_S: Final = 31 * 86_400.0
 #: After this nobody can answer any more, and what is open is given up.
 OPEN_S_MAX: Final = 32 * 86_400
+#: A message is refused after its deadline; clocks differ by so much.
+LATE_S: Final = 5
 AT_ONCE_MAX: Final = 4
 WAIT_S: Final = 5.0
 
@@ -125,7 +127,7 @@ async def _with_acceptance(
 async def _if_old(world: World, buyer: Buyer, purchase: Purchase) -> None:
     """Take back the coins of a message that the provider can no longer act on."""
     bargain, now = purchase.bargain, world.square.now_s()
-    if bargain is None or now <= bargain.deadline + EXPIRY_S:
+    if bargain is None or now <= bargain.deadline + LATE_S:
         return
     back = await buyer.settler.give_up(purchase, "provider-silent")
     if not back and now > purchase.created_at + OPEN_S_MAX:

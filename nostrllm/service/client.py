@@ -183,7 +183,13 @@ class Client:
         folder = private_folder(where.state)
         clock = SystemClock()
         keyring = LocalKeyring(clock)
-        store = await enter(SqliteStore.open(folder / "client.db", ("purse", "client")))
+        try:
+            store = await enter(SqliteStore.open(folder / "client.db", ("purse", "client")))
+        except ConfigError:
+            raise
+        except LocalError as error:
+            message = f"another command uses {folder}: wait for it, or give another --state"
+            raise LocalError(message, code="busy") from error
         identity = keyring.signer(key_made_once(folder / "identity"))
         seed = seed_made_once(folder / "seed")
         mints = await enter(CashuMints())
