@@ -12,7 +12,7 @@ import secrets
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
-from nostrllm.adapters.relay_intake import Basket
+from nostrllm.adapters.relay_intake import Basket, Counts
 from nostrllm.adapters.relay_limits import RelayLimits
 from nostrllm.adapters.relay_request import Request
 from nostrllm.adapters.relay_wire import Ok, event_frame
@@ -26,7 +26,8 @@ Exchange = Callable[[str, str], Awaitable[Ok | None]]
 class Probe:
     """The probe of one connection, under a key that is thrown away with each socket."""
 
-    def __init__(self, keyring: Keyring, clock: Clock, limits: RelayLimits) -> None:
+    def __init__(self, keyring: Keyring, clock: Clock, limits: RelayLimits, counts: Counts) -> None:
+        self._counts = counts
         self._keyring = keyring
         self._clock = clock
         self._limits = limits
@@ -63,10 +64,13 @@ class Probe:
             return True
         ok = await self._send(exchange)
         if ok is None:
+            self._counts["probe-swallowed"] += 1
             self._misses += 1
         elif not ok.accepted:
+            self._counts["probe-refused"] += 1
             await self._clock.sleep(self._limits.probe_s_max)
         else:
+            self._counts["probe"] += 1
             self._misses = self._fruitless = 0
         if self._misses < self._limits.probe_misses_max:
             return True
