@@ -7,8 +7,10 @@ thing twice.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
 from nostrllm.core import coins
 from nostrllm.crypto.bdhke import y_of
@@ -28,8 +30,8 @@ from nostrllm.purse.operation import (
 from nostrllm.purse.till import Counters, Pace, Till
 from nostrllm.wire.token import Proof, Token, normal_url
 
-#: Tries to choose coins that another send takes at the same moment.
-CHOICES: int = 8
+#: Tries to choose coins that something else takes at the same moment.
+CHOICES: Final = 8
 
 
 class Purse:
@@ -41,6 +43,7 @@ class Purse:
         """`seed`: 16 to 64 secret bytes; whoever has them has the coins."""
         self._till = Till(store, mints, clock, seed, Counters(store), pace or Pace())
         self._driver = Driver(self._till)
+        self._choosing = asyncio.Lock()
 
     # any operation
 
@@ -158,8 +161,7 @@ class Purse:
         as `run`.
         """
         want = Token(normal_url(mint), unit, ())
-        if await self._till.operation(op_id) is None:
-            await self._place(op_id, want, amount, then)
+        await self._place(op_id, want, amount, then)
         return await self.run(op_id, then)
 
     async def send(
@@ -183,10 +185,13 @@ class Purse:
             raise LocalError("a token has a positive amount")
         for _ in range(CHOICES):
             try:
-                outputs = await send.place(self._till, op_id, want, amount, then)
+                async with self._choosing:
+                    if await self._till.operation(op_id) is not None:
+                        return
+                    outputs = await send.place(self._till, op_id, want, amount, then)
             except Conflict as conflict:
                 if conflict.name == "proof_mark":
-                    continue  # another send took a coin between our read and our write
+                    continue  # a coin went elsewhere between our read and our write
                 if conflict.name != "operation_insert":
                     raise
                 return
@@ -200,7 +205,8 @@ class Purse:
 
         Raises RemoteError `payment-token-spent` when it was taken, LocalError when there was none.
         """
-        name, outputs = await reclaim.place(self._till, op_id)
+        async with self._choosing:
+            name, outputs = await reclaim.place(self._till, op_id)
         if outputs:
             self._driver.planned(name, outputs)
         return await self.run(name, then)
@@ -227,7 +233,9 @@ class Purse:
             state = await fund.poll(self._till, row, wait_s)
             if state != "PAID":
                 return _unclaimed(row, state)
-            self._driver.planned(name, await fund.place(self._till, row))
+            async with self._choosing:
+                if await self._till.operation(name) is None:
+                    self._driver.planned(name, await fund.place(self._till, row))
         issued = Write("quote_mark", {"id": quote_id, "state": "ISSUED"})
         return await self.run(name, lambda outcome: [issued])
 

@@ -91,16 +91,17 @@ async def test_too_little_money(alice: Wallet) -> None:
 
 
 async def test_many_sends_at_once_share_the_coins(alice: Wallet) -> None:
-    await alice.fund(8)
-    await alice.fund(8)
-    await alice.fund(8)
-    await alice.fund(8)
+    for _ in range(4):
+        await alice.fund(31)
+    purses = [alice.purse, alice.again()]  # two that know nothing of each other's choices
     tokens = await asyncio.gather(
-        *(alice.purse.send(f"s{n}", alice.mint, "sat", 8) for n in range(4))
+        *(purses[n % 2].send(f"s{n}", alice.mint, "sat", 8) for n in range(8))
     )
-    names = {proof.secret for token in tokens for proof in token.proofs}
-    assert len(names) == 4
-    assert await alice.worth() == 0
+    names = [proof.secret for token in tokens for proof in token.proofs]
+    assert len(set(names)) == len(names)
+    assert {token.amount for token in tokens} == {8}
+    fees = sum(int(row["fee"]) for row in await alice.purse.history())
+    assert await alice.worth() == 4 * 31 - 8 * 8 - fees
 
 
 async def test_provider_keeps_a_ladder_and_gives_change(alice: Wallet, bob: Wallet) -> None:
@@ -355,3 +356,17 @@ async def test_many_orders_at_once(alice: Wallet, bob: Wallet) -> None:
     )
     assert {outcome.state for outcome in outcomes} == {"DONE"}
     assert await bob.worth() == 12 * 6
+
+
+async def test_one_issue_and_one_reclaim_started_twice(alice: Wallet) -> None:
+    quote = await alice.purse.fund(alice.mint, 32)
+    claims = (alice.purse.claim_quote(quote.quote, wait_s=10) for _ in range(3))
+    assert {outcome.state for outcome in await asyncio.gather(*claims)} == {"DONE"}
+    assert await alice.worth() == 32
+    await alice.purse.send("s", alice.mint, "sat", 32)
+    results = await asyncio.gather(
+        *(alice.purse.reclaim("s") for _ in range(3)), return_exceptions=True
+    )
+    done = [result for result in results if isinstance(result, Outcome)]
+    assert {outcome.state for outcome in done} == {"DONE"}
+    assert await alice.worth() == 31
