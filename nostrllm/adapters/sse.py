@@ -34,10 +34,10 @@ class EventStream:
 
     def feed(self, block: bytes) -> list[str]:
         """The data of the events that `block` completes. Raises EngineError for one too large."""
-        if self._ended_with_cr and block.startswith(b"\n"):
-            block = block[1:]
+        joined = self._ended_with_cr and block.startswith(b"\n")
         if block:
             self._ended_with_cr = block.endswith(b"\r")
+        block = block[1:] if joined else block
         first, *others = _LINE_END.split(block)
         self._grow(first)
         if not others:

@@ -63,7 +63,7 @@ class Daemon:
         self._counter = Counter(world, shop, self._letterbox, self._settler)
         self._admission = Admission(world, shop, self.announcer)
         self._accounts = Accounts(world, shop, self._admission, self._letterbox, self._settler)
-        self._talk = Talk(
+        self.talk = Talk(
             world,
             shop,
             self.announcer,
@@ -72,7 +72,7 @@ class Daemon:
             self._letterbox,
             lambda order_id: derive(seed, "salt", order_id).hex(),
         )
-        self._settler.on_answer = self._talk.remember
+        self._settler.on_answer = self.talk.remember
         self.recovery = Recovery(world, self._counter, self._settler, self._accounts)
         self._inbox = Inbox(world, shop, self._deliver)
         self._room = asyncio.Semaphore(LETTERS_MAX)
@@ -173,7 +173,7 @@ class Daemon:
         if letter.address.dialect == "client":
             await self._handle_message(letter)
             return
-        wish = await self._talk.hear(letter)
+        wish = await self.talk.hear(letter)
         if wish is not None:
             await self._order(wish)
 

@@ -125,12 +125,12 @@ async def generate(
         if brake.ending == "deadline" or (brake.ending is None and draft.is_empty):
             return Written(), Failed("deadline")
         draft.finish_reason = "cancelled"
-        return draft.written(), _charged(job, draft, "cancelled")
+        return draft.written(), _charged(job, draft, useful=not draft.is_empty, code="cancelled")
     except NostrllmError as error:
         return Written(), Failed(error.code)
     if draft.is_empty and not _wanted_short(job, draft.finish_reason):
         return Written(), Failed("generation-failed")
-    return draft.written(), _charged(job, draft, None)
+    return draft.written(), _charged(job, draft, useful=True)
 
 
 async def _consume(engine: Engine, job: Job, brake: Brake, emit: Emit, draft: _Draft) -> None:
@@ -146,14 +146,13 @@ async def _consume(engine: Engine, job: Job, brake: Brake, emit: Emit, draft: _D
                 return
 
 
-def _charged(job: Job, draft: _Draft, code: str | None) -> Generated:
-    return Generated(cost_msat(job.offer.price, draft.usage), useful=not draft.is_empty, code=code)
+def _charged(job: Job, draft: _Draft, *, useful: bool, code: str | None = None) -> Generated:
+    return Generated(cost_msat(job.offer.price, draft.usage), useful=useful, code=code)
 
 
 def _wanted_short(job: Job, finish_reason: str | None) -> bool:
-    """Did the client's own stop word, limit or schema make the answer empty?"""
+    """Did the client's own stop word, schema or limit make the answer empty?"""
     asked = job.request
-    own = (
-        asked.stop is not None or asked.max_tokens is not None or asked.response_format is not None
-    )
-    return own and finish_reason in ("stop", "length")
+    if finish_reason == "stop":
+        return asked.stop is not None or asked.response_format is not None
+    return finish_reason == "length" and asked.max_tokens is not None

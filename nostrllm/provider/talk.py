@@ -29,7 +29,7 @@ from nostrllm.wire.token import encode_token
 
 CONVERSATIONS_MAX: Final = 512
 CONVERSATION_CHARS_MAX: Final = 24_000
-SYSTEM: Final = "You are a helpful assistant. Answer in the language of the question."
+SYSTEM: Final = "You are a helpful assistant."
 
 #: An unpaid question is estimated with an answer of so many tokens.
 ANSWER_TOKENS_TYPICAL: Final = 150

@@ -121,6 +121,8 @@ VALUES (:id, :wrap, :author, :dialect, :reply_key, :reply_relays, :funding, :sta
 SELECT * FROM orders WHERE id = :id;
 -- name: orders_open
 SELECT * FROM orders WHERE state IN ('paying', 'paid', 'running') ORDER BY created_at;
+-- name: orders_all
+SELECT * FROM orders ORDER BY created_at, id;
 -- name: order_last
 SELECT * FROM orders WHERE author = :author AND state NOT IN ('refused')
 ORDER BY created_at DESC, id LIMIT 1;
