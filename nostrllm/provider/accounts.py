@@ -14,7 +14,7 @@ import structlog
 
 from nostrllm.core import ledger
 from nostrllm.core.money import unit_msat
-from nostrllm.errors import RemoteError, WorldError
+from nostrllm.errors import LocalError, RemoteError, WorldError
 from nostrllm.ports import Conflict, Row, Write
 from nostrllm.provider.admit import Admission, Letter
 from nostrllm.provider.reply import Letterbox
@@ -178,9 +178,19 @@ class Accounts:
 
     async def _pay_out(self, row: Row) -> Outcome:
         units = int(row["msat"]) // unit_msat(row["unit"]) - FEE_UNITS
-        return await self._world.purse.send_out(
-            row["id"], row["mint"], row["unit"], units, self._refunded(row)
-        )
+        then = self._refunded(row)
+        try:
+            return await self._world.purse.send_out(
+                row["id"], row["mint"], row["unit"], units, then
+            )
+        except LocalError as error:
+            # Nothing was stored at the purse: other refunds took the coins. The balance returns.
+            outcome = Outcome(
+                row["id"], "send", "REJECTED", row["mint"], row["unit"], units, 0, 0, code="busy"
+            )
+            log.warning("refund_without_coins", transfer=str(row["id"])[:16], code=error.code)
+            await self._world.store.commit(*then(outcome))
+            return outcome
 
     def _topped_up(self, row: Row) -> Callable[[Outcome], Sequence[Write]]:
         def then(outcome: Outcome) -> Sequence[Write]:

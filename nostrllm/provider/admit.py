@@ -96,7 +96,7 @@ class Admission:
         payment = order.payment
         return Wish(
             letter=letter,
-            address=Address("client", letter.author, order.reply.key, tuple(order.reply.relays)),
+            address=letter.address,
             offer=self._announcer.promised(order.price, order.model),
             price_id=order.price,
             request=order.body,

@@ -58,7 +58,7 @@ class Daemon:
         self.announcer = Announcer(
             world, shop, payment_key=f"02{payment.pubkey}", nprofile=nprofile
         )
-        self._letterbox = Letterbox(world)
+        self._letterbox = Letterbox(world, shop.relays)
         self._settler = Settler(world, self._letterbox)
         self._counter = Counter(world, shop, self._letterbox, self._settler)
         self._admission = Admission(world, shop, self.announcer)
@@ -196,8 +196,7 @@ class Daemon:
 
     async def _handle_message(self, letter: Letter) -> None:
         message = wire.parse_from_client(letter.text)
-        reply = Address("client", letter.author, message.reply.key, tuple(message.reply.relays))
-        letter = letter.to(reply)
+        letter = letter.to(self._address(letter, message.reply))
         match message:
             case wire.Order():
                 await self._order(self._admission.wish(letter, message))
@@ -211,6 +210,10 @@ class Daemon:
                 await self._ack(letter, message.order)
             case wire.Query():
                 await self._query(letter, message)
+
+    def _address(self, letter: Letter, reply: wire.ReplyTo) -> Address:
+        """Where a program wants its answer, less what no stranger may name."""
+        return Address("client", letter.author, reply.key, self._letterbox.allowed(reply.relays))
 
     async def _own_order(self, letter: Letter, order_id: str | None) -> str | None:
         """The state of an order that the letter's author placed."""
@@ -251,7 +254,7 @@ class Daemon:
             reply = wire.parse_reply(letter.text)
             if reply is None:
                 return
-            address = Address("client", letter.author, reply.key, tuple(reply.relays))
+            address = self._address(letter, reply)
         else:
             heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
             if error.code != "rate-limited":

@@ -9,13 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
 import structlog
 
 from nostrllm.core import parts
+from nostrllm.core.places import is_public
 from nostrllm.ports import Filter, Row, Write
 from nostrllm.provider.shop import World
 from nostrllm.wire import kinds
@@ -55,8 +56,9 @@ class Outgoing:
 class Letterbox:
     """Seals replies, and delivers the stored ones until a relay has taken them."""
 
-    def __init__(self, world: World) -> None:
+    def __init__(self, world: World, own_relays: tuple[str, ...]) -> None:
         self._world = world
+        self._own_relays = frozenset(own_relays)
         self._wake = asyncio.Event()
         self._dm_relays: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
 
@@ -121,7 +123,11 @@ class Letterbox:
         if not events:
             return ()
         urls = [url for url in events[0].values("relay") if url.startswith(("ws://", "wss://"))]
-        return tuple(url[:256] for url in urls[:DM_RELAYS_MAX])
+        return self.allowed(url[:256] for url in urls[:DM_RELAYS_MAX])
+
+    def allowed(self, urls: Iterable[str]) -> tuple[str, ...]:
+        """Those that strangers may name: ours, and hosts of the open network. () means ours."""
+        return tuple(url for url in urls if url.rstrip("/") in self._own_relays or is_public(url))
 
     # storing and sending
 
