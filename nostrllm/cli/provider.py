@@ -78,7 +78,7 @@ def init(
     from nostrllm.crypto.keys import public_key
     from nostrllm.errors import ConfigError
     from nostrllm.service.relaylist import default_relays
-    from nostrllm.service.secrets import key_made_once, private_folder, write_private
+    from nostrllm.service.secrets import key_made_once, private_folder
 
     with failing():
         private_folder(folder)
@@ -95,7 +95,7 @@ def init(
             mints=json.dumps(list(mints)),
             relays=json.dumps(list(relays) or default_relays("inbox")),
         )
-        write_private(path, text)
+        path.write_text(text, encoding="utf-8")  # no secret is in it, and systemd must read it
         click.echo(f"wrote {path}")
         click.echo(f"you are {to_npub(public_key(key))}")
         click.echo(f"next: edit the prices, then nostrllm provider check --config {path}")

@@ -171,21 +171,20 @@ def _mistakes(path: Path, text: str, error: ValidationError) -> str:
 
 
 def _line_of(text: str, loc: tuple[Any, ...]) -> int | None:
-    """The line that sets what `loc` names, if it can be told."""
-    table, position = str(loc[0]), 0
-    wanted = int(loc[1]) if len(loc) > 1 and isinstance(loc[1], int) else 0
-    inside = False
+    """The line that sets what `loc` names, else the one where its table begins, if there is one."""
+    table, key = str(loc[0]), str(loc[-1])
+    wanted = loc[1] if len(loc) > 1 and isinstance(loc[1], int) else 0
+    head, position, inside = None, 0, False
     for number, line in enumerate(text.splitlines(), 1):
-        head = line.strip()
-        if head.startswith("["):
-            named = head.strip("[] ") == table
+        bare = line.strip()
+        if bare.startswith("["):
+            named = bare.partition("]")[0].strip("[ ") == table
             inside = named and position == wanted
             position += named
-            if inside and len(loc) <= 1 + ("[[" in head):
-                return number
-        elif inside and head.split("=")[0].strip() == str(loc[-1]):
+            head = number if inside else head
+        elif inside and bare.partition("=")[0].strip() == key:
             return number
-    return None
+    return head
 
 
 def _placed(config: ProviderConfig, base: Path) -> ProviderConfig:

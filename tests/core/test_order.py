@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -64,7 +65,7 @@ def test_every_msat_is_accounted_for(order: Order, history: list[Event]) -> None
         assert order.state in ("settled", "closed")
 
 
-def paid(net: int = 63_000, **fields: object) -> Order:
+def paid(net: int = 63_000, **fields: Any) -> Order:
     order = replace(Order("token", ceiling_msat=64_000, fee_msat=1_000), **fields)
     after, effects = order.handle(Paid(net))
     assert effects == [Generate(min(net, 63_000))]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,7 +18,7 @@ AUTHOR, PROVIDER, SALT = "ab" * 32, "cd" * 32, "ef" * 32
 RECEIPT = Event(SALT, PROVIDER, 1, kinds.RECEIPT, (), "{}", "ab" * 64)
 
 
-def review(**fields: object) -> Review:
+def review(**fields: Any) -> Review:
     base = Review(AUTHOR, PROVIDER, "nostrllm", 4, "fast", 1_800_000_000)
     return replace(base, **fields)
 
