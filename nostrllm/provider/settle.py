@@ -13,6 +13,7 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -31,7 +32,9 @@ from nostrllm.wire.order import Change, Problem, Result, Statement, Usage
 from nostrllm.wire.receipt import Details, receipt_draft
 from nostrllm.wire.token import Proof, Token, encode_token
 
-TRIES_MAX: Final = 8
+#: Each try that fails is another change of the same account that succeeded: a new order's hold, a
+#: top-up. Settlements wait for each other, so this many in a row do not happen.
+TRIES_MAX: Final = 64
 
 PROBLEMS: Final = {
     "generation-failed": "the model gave no answer",
@@ -66,6 +69,7 @@ class Settler:
     def __init__(self, world: World, letterbox: Letterbox) -> None:
         self._world = world
         self._letterbox = letterbox
+        self._booking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.on_answer: Callable[[Ticket, str], None] = lambda _ticket, _text: None
 
     async def settle(self, ticket: Ticket, event: Generated | Failed, written: Written) -> None:
@@ -76,7 +80,9 @@ class Settler:
         after, effects = order.handle(event)
         for effect in effects:
             if isinstance(effect, Settle):
-                await self._book(replace(ticket, order=after), effect, written)
+                # Orders of one account that end together would spoil each other's statement.
+                async with self._booking.setdefault(ticket.author, asyncio.Lock()):
+                    await self._book(replace(ticket, order=after), effect, written)
         self.on_answer(ticket, written.text)
         self._letterbox.wake()
 
