@@ -38,6 +38,9 @@ KEEP_S: Final = 7 * 86_400
 #: A list is signed anew this long before its promise runs out.
 RENEW_S: Final = 300
 
+#: Profile and relay lists are published again after so long; relays forget.
+INTRODUCE_S: Final = 86_400
+
 log = structlog.get_logger()
 
 
@@ -53,6 +56,7 @@ class Announcer:
         self._current: dict[str, str] = {}  # model id → price page event id
         self._instance = ""
         self._seq = 0
+        self._last_announced = 0
         self.usurped = False
 
     async def open(self) -> None:
@@ -128,9 +132,13 @@ class Announcer:
     async def run(self) -> None:
         """Publish again before the heartbeat or the price promise runs out, for ever."""
         pause = min(self._shop.heartbeat_s, PROMISE_S_MAX - RENEW_S) * 0.9
+        introduced_at = self._world.clock.monotonic()
         while True:
             await self._world.clock.sleep(pause)
             await self.publish()
+            if self._world.clock.monotonic() - introduced_at > INTRODUCE_S:
+                introduced_at = self._world.clock.monotonic()
+                await self.introduce()
 
     async def watch(self) -> None:
         """Notice another daemon that sells under our key, and stop selling when it is newer."""
@@ -149,8 +157,6 @@ class Announcer:
             if newer and not self.usurped:
                 log.error("key_used_elsewhere", instance=other.instance)
                 self.usurped = True
-
-    _last_announced = 0
 
     async def _announce(self, models: list[ModelOffer], *, closing: bool) -> bool:
         at = await self._next_time(f"{kinds.ANNOUNCEMENT}")

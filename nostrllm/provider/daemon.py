@@ -6,13 +6,13 @@ Inbox → Daemon.deliver → Talk | Admission → Counter.serve → Settler → 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
 
 import structlog
 
+from nostrllm.core.pace import Pace
 from nostrllm.crypto.keys import derive
 from nostrllm.errors import NostrllmError, RemoteError
 from nostrllm.ports import Write
@@ -28,10 +28,8 @@ from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.talk import Talk
 from nostrllm.wire import order as wire
 
-#: Letters that are worked on at once; beyond, the relays' queues wait.
+#: Letters that are worked on at once beside the orders; beyond, the relays' queues wait.
 LETTERS_MAX: Final = 256
-HEARD_KEEP_S: Final = 7 * 86_400
-AUTHORS_MAX: Final = 4_096
 
 log = structlog.get_logger()
 
@@ -75,10 +73,10 @@ class Daemon:
         self._settler.on_answer = self.talk.remember
         self.recovery = Recovery(world, self._counter, self._settler, self._accounts)
         self._inbox = Inbox(world, shop, self._deliver)
-        self._room = asyncio.Semaphore(LETTERS_MAX)
+        self._room = asyncio.Semaphore(LETTERS_MAX + shop.slots + shop.queue_max)
         self._group: asyncio.TaskGroup | None = None
         self._in_hand: set[str] = set()
-        self._pace = _Pace(world, shop.letters_per_minute_max)
+        self._pace = Pace(shop.letters_per_minute_max)
 
     # life
 
@@ -115,8 +113,8 @@ class Daemon:
         while True:
             try:
                 await work()
-            except (NostrllmError, ExceptionGroup) as error:
-                log.warning("part_failed", part=work.__qualname__, error=type(error).__name__)
+            except (NostrllmError, ExceptionGroup):
+                log.exception("part_failed", part=work.__qualname__)
             await self._world.clock.sleep(1.0)
 
     async def _drain(self) -> None:
@@ -167,8 +165,10 @@ class Daemon:
             self._room.release()
 
     async def _handle(self, letter: Letter) -> None:
-        self._pace.check(letter.author)
-        if await self._known(letter):
+        pace = self._pace.count(letter.author, self._world.clock.monotonic())
+        if pace == "tell":
+            raise RemoteError("you write faster than I can read", code="rate-limited")
+        if pace == "drop" or await self._known(letter):
             return
         if letter.address.dialect == "client":
             await self._handle_message(letter)
@@ -261,23 +261,3 @@ class Daemon:
                 await self._world.store.commit(Write("heard_note", heard))
             address = letter.address
         await self._counter.refuse(address, letter.id, error.code, error.message)
-
-
-class _Pace:
-    """A token bucket per author: who writes too much too fast is refused."""
-
-    def __init__(self, world: World, per_minute: int) -> None:
-        self._world = world
-        self._per_minute = per_minute
-        self._of: OrderedDict[str, tuple[float, float]] = OrderedDict()
-
-    def check(self, author: str) -> None:
-        """Count one letter. Raises RemoteError `rate-limited`."""
-        now = self._world.clock.monotonic()
-        left, since = self._of.pop(author, (float(self._per_minute), now))
-        left = min(self._per_minute, left + (now - since) * self._per_minute / 60)
-        self._of[author] = (max(0.0, left - 1), now)
-        while len(self._of) > AUTHORS_MAX:
-            self._of.popitem(last=False)
-        if left < 1:
-            raise RemoteError("you write faster than I can read", code="rate-limited")

@@ -54,12 +54,19 @@ class Inbox:
         ) as events:
             async for event in events:
                 try:
+                    self._check_fresh(event)
                     letter = await open_letter(event)
                 except RemoteError as error:
                     self.dropped[error.code] += 1
                     continue
                 if letter is not None:
                     await self._deliver(letter)
+
+    def _check_fresh(self, event: Event) -> None:
+        """An event past its expiration is not read, though a relay kept it (NIP-40)."""
+        expiration = event.value("expiration") or ""
+        if expiration.isdecimal() and int(expiration[:16]) < self._world.now_s():
+            raise RemoteError("the event has expired", code="message-stale")
 
     async def _wrapped(self, event: Event) -> Letter | None:
         rumor: Rumor | None = await self._world.identity.unwrap(event)

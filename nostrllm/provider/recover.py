@@ -15,7 +15,7 @@ import structlog
 from nostrllm.core import ledger
 from nostrllm.core.order import Failed, Paid
 from nostrllm.errors import WorldError
-from nostrllm.ports import Row
+from nostrllm.ports import Row, Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.serve import Counter, paid_writes
 from nostrllm.provider.settle import Settler
@@ -25,6 +25,9 @@ from nostrllm.provider.ticket import Ticket, Written, post, ticket_of
 SWEEP_S: Final = 30.0
 UNTOLD_S: Final = 7 * 86_400
 SPENT_EVERY_S: Final = 600.0
+
+#: Gift wraps come again for two days at most; a message is remembered for longer.
+HEARD_KEEP_S: Final = 7 * 86_400
 
 log = structlog.get_logger()
 
@@ -67,6 +70,8 @@ class Recovery:
             if self._world.clock.monotonic() - spent_at > SPENT_EVERY_S:
                 spent_at = self._world.clock.monotonic()
                 await self.book_spent_change()
+                before = self._world.now_s() - HEARD_KEEP_S
+                await self._world.store.commit(Write("heard_prune", {"before": before}))
 
     async def book_spent_change(self) -> int:
         """Take change that the mint saw spent out of the books. Returns how many tokens it was."""
