@@ -21,7 +21,7 @@ from nostrllm.core.money import unit_msat
 from nostrllm.errors import LocalError, NostrllmError, RemoteError, WorldError
 from nostrllm.ports import Signer
 from nostrllm.wire.message import Wire
-from nostrllm.wire.order import Answer, Query, Refund, ReplyTo, TopUp
+from nostrllm.wire.order import Answer, Query, Refund, Refused, ReplyTo, TopUp
 from nostrllm.wire.token import Token, encode_token, normal_url
 
 WAIT_S: Final = 20.0
@@ -127,6 +127,8 @@ class Accounts:
                     message = await replies.next()
                     if isinstance(message, Answer) and message.to == to:
                         return message
+                    if isinstance(message, Refused) and message.order == to:
+                        return Answer(to=to, problem=message.problem)
         except TimeoutError:
             raise WorldError("the provider does not answer", code="provider-silent") from None
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nostrllm.client.answer import Answer
-from nostrllm.client.bargain import Bargain, accepted_terms
+from nostrllm.client.bargain import Bargain, accepted_terms, intact
 from nostrllm.client.discover import Catalogue, Offer
 from nostrllm.client.letters import EXPIRY_S, Line, letter, post, whisper
 from nostrllm.client.purchases import Purchase, Purchases
@@ -41,6 +41,8 @@ from nostrllm.wire.token import encode_token
 #: A silent provider is asked so often, and waited for so long each time.
 QUERIES_MAX: Final = 2
 QUERY_S: Final = 5.0
+#: What a provider calls an order that he works on; any other state is no reason to wait longer.
+UNDER_WAY: Final = ("paying", "paid", "running")
 #: A catalogue caught between two versions of a price list shows no offers: ask again.
 LOOKS_MAX: Final = 3
 LOOK_S: Final = 1.0
@@ -213,7 +215,7 @@ class Buyer:
                 purchase = await self.purchases.accepted(purchase, accepted)
                 deal.answer.show(await chunks.accepted(message.session))
                 return purchase, True
-        return purchase, isinstance(message, QueryAnswer) and message.problem is None
+        return purchase, isinstance(message, QueryAnswer) and message.state in UNDER_WAY
 
     def _accepted(self, purchase: Purchase, message: Accepted) -> Event | None:
         """The provider's signature on our terms; None when it is not his, or not on ours."""
@@ -226,13 +228,15 @@ class Buyer:
             event = proved_acceptance(self._world, purchase, result.accepted)
             if event is not None:
                 purchase = await self.purchases.accepted(purchase, event)
+        honest = result.problem is None and intact(result)
+        if honest:  # before the coins are fetched: the mint may take its time
+            deal.answer.show(chunks.finish(result.text))
         purchase, ending = await self.settler.settle(purchase, result)
         await whisper(self._world.square, deal.line, Ack(reply=deal.reply, order=result.order))
         if result.problem is not None:
             raise refusal(result.problem)
-        if "text-altered" in ending.breaches:
+        if not honest:
             raise RemoteError("the answer does not match its own hash; its change was taken")
-        deal.answer.show(chunks.finish(result.text))
         if chunks.diverged:
             ending = replace(ending, breaches=[*ending.breaches, "stream-altered"])
         return outcome(purchase, ending, deal.quote.estimate_msat)

@@ -130,10 +130,15 @@ def accepted_terms(
     return terms, event
 
 
+def intact(result: Result) -> bool:
+    """Is the text the one whose hash the result states?"""
+    return hashlib.sha256(result.text.encode(errors="replace")).hexdigest() == result.sha256
+
+
 def breaches(bargain: Bargain, result: Result) -> list[Breach]:
     """How the result departs from the bargain; [] is an honest one."""
     found: list[Breach] = []
-    if hashlib.sha256(result.text.encode(errors="replace")).hexdigest() != result.sha256:
+    if not intact(result):
         found.append("text-altered")
     if result.model != bargain.model:
         found.append("model-altered")

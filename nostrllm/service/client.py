@@ -82,9 +82,10 @@ def place(
     Raises ConfigError for a file or URL that is none.
     """
     if devnet is not None:
-        path = Path(devnet)
-        found = _devnet(path / "devnet.json" if path.is_dir() else path)
-        state = state or path.absolute().parent / "client"
+        path = Path(devnet).absolute()
+        path = path / "devnet.json" if path.is_dir() else path
+        found = _devnet(path)
+        state = state or path.parent / "client"
         relays, mint = relays or found[0], mint or found[1]
     urls = tuple(relays) or (*default_relays("inbox"), *default_relays("discovery"))
     if not all(url.startswith(("ws://", "wss://")) for url in urls):

@@ -8,9 +8,9 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import secrets
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -81,6 +81,7 @@ class Manners:
     shuffle_chunks: bool = False
     stray_chunks: int = 0
     refuse: str | None = None
+    refuse_like_an_order: bool = False
     fail: str | None = None
     deaf: bool = False
     silent: bool = False
@@ -101,6 +102,7 @@ class Manners:
     twice: bool = False
     by_stranger_too: bool = False
     unsigned_statement: bool = False
+    before_result: Callable[[], None] = lambda: None
 
 
 @dataclass
@@ -122,8 +124,10 @@ class Counterpart:
     results: dict[str, tuple[ReplyTo, Result]] = field(default_factory=dict)
     balances: dict[str, int] = field(default_factory=dict)
     seq: int = 0
+    announced_at: int = 0
     clock: SystemClock = field(default_factory=SystemClock)
     acked: asyncio.Event = field(default_factory=asyncio.Event)
+    heard: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def pubkey(self) -> str:
@@ -138,7 +142,7 @@ class Counterpart:
 
     async def announce(self, *, lives_s: int = 600, promises_s: int = 600, late_s: int = 0) -> None:
         """Publish announcement and price list, dated `late_s` ahead."""
-        now = self.now_s() + late_s
+        now = self.announced_at = max(self.now_s() + late_s, self.announced_at + 1)
         pages = price_pages([self.model], seq=1, valid_until=now + promises_s)
         for page in pages:
             draft = price_draft(page, "main", now, now + DAY_S)
@@ -189,6 +193,7 @@ class Counterpart:
         match parse_from_client(letter.content):
             case Order() as order:
                 self.orders.append((letter, order))
+                self.heard.set()
                 await self.answer(letter, order)
             case Query() as query:
                 await self._query(letter, query)
@@ -205,8 +210,11 @@ class Counterpart:
     async def _query(self, letter: Rumor, query: Query) -> None:
         self.queries.append(query.what)
         if query.what == "order":
-            if query.order in self.results:
-                await self.say(*self.results[query.order])
+            known = query.order in self.results
+            if known and not self.manners.take_and_be_silent:
+                await self.say(*self.results[query.order or ""])
+            state = "settled" if known else "unknown"
+            await self.say(query.reply, Answer(to=letter.id, state=state))
             return
         statement = await self.statement(letter.pubkey)
         await self.say(query.reply, Answer(to=letter.id, statement=statement.as_dict()))
@@ -214,7 +222,10 @@ class Counterpart:
     async def _topup(self, letter: Rumor, topup: TopUp) -> None:
         if self.manners.refuse is not None:
             problem = Problem(code=self.manners.refuse, message="no")
-            await self.say(topup.reply, Answer(to=letter.id, problem=problem))
+            no: Wire = Answer(to=letter.id, problem=problem)
+            if self.manners.refuse_like_an_order:
+                no = Refused(order=letter.id, problem=problem)
+            await self.say(topup.reply, no)
             return
         token = parse_token(topup.token)
         outcome = await self.purse.receive(letter.id, token)
@@ -243,7 +254,7 @@ class Counterpart:
         draft = Draft(kinds.STATEMENT, content.as_json(), self.now_s())
         event = await self.identity.sign(draft)
         if self.manners.unsigned_statement:
-            return Event(*_fields(event), sig="0" * 128)
+            return replace(event, sig="0" * 128)
         return event
 
     # an order
@@ -251,6 +262,7 @@ class Counterpart:
     async def answer(self, letter: Rumor, order: Order) -> None:
         manners = self.manners
         if manners.refuse is not None:
+            manners.before_result()
             problem = Problem(code=manners.refuse, message="not today")
             await self.say(order.reply, Refused(order=letter.id, problem=problem))
             return
@@ -268,6 +280,7 @@ class Counterpart:
             await self._accept(letter, order, session, accepted)
         result = await self._result(letter, order, (held, fee_msat), accepted)
         self.results[letter.id] = (order.reply, result)
+        manners.before_result()
         if manners.by_stranger_too:
             forged = result.model_copy(update={"text": "forged", "sha256": _sha("forged")})
             await self.say(order.reply, forged, by=self.keyring.signer())
@@ -392,7 +405,7 @@ class Counterpart:
         draft = receipt_draft(order.c, order.model, details, self.now_s())
         event = await self.identity.sign(draft)
         if self.manners.forged_receipt:
-            event = Event(*_fields(event), sig="0" * 128)
+            event = replace(event, sig="0" * 128)
         return event, details
 
     async def say(self, reply: ReplyTo, message: Wire, *, by: Signer | None = None) -> None:
@@ -419,10 +432,6 @@ def _change(token: Token) -> Change:
 def _bent(proof: Any) -> Any:
     """The same coin with a secret that the mint never signed, and no proof to the contrary."""
     return type(proof)(proof.id, proof.amount, secrets.token_hex(32), proof.C)
-
-
-def _fields(event: Event) -> tuple[Any, ...]:
-    return (event.id, event.pubkey, event.created_at, event.kind, event.tags, event.content)
 
 
 @asynccontextmanager

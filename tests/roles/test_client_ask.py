@@ -318,8 +318,7 @@ async def test_closing_the_client_leaves_the_order_for_the_next(
     async with counterpart(tmp_path / "bird", relay_url, mint_url) as bird:
         async with funded(tmp_path / "client", relay_url, mint_url) as client:
             answer = client.ask("?", provider=bird.pubkey)
-            while answer.order_id is None:
-                await client.world.square.clock.sleep(0.005)
+            await bird.heard.wait()
         with pytest.raises(nostrllm.NostrllmError):
             _ = answer.result
         async with Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client:

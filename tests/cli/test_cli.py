@@ -1,0 +1,193 @@
+"""Every client command, as a person and as a program calls it."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from nostrllm.cli import COMMANDS
+from tests.cli.conftest import TIMEOUT_S, Shell
+
+HEAVY = {
+    "aiohttp", "pydantic", "nostr_sdk", "structlog", "aiosqlite", "coincurve", "asyncio",
+    "websockets", "cryptography", "rich", "orjson", "cbor2", "cashu",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_imports_nothing_heavy(command: str) -> None:
+    words = [*command.split(), "--help"]
+    code = (
+        "import sys; from nostrllm.cli import main\n"
+        f"try: main({words!r})\n"
+        "except SystemExit as end: assert end.code == 0, end.code\n"
+        "print('loaded:', *sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    text, _, loaded = done.stdout.partition("loaded:")
+    assert "Usage:" in text
+    assert not HEAVY & set(loaded.split())
+
+
+def test_the_list_of_commands_says_what_each_is_for() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nostrllm", "--help"], capture_output=True, text=True, check=True
+    )
+    for name, entry in COMMANDS.items():
+        assert name in done.stdout
+        assert entry.summary.split()[0] in done.stdout
+
+
+def test_a_wrong_command_is_told() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nostrllm", "sing"], check=False, capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert "sing" in done.stderr
+
+
+def test_models_providers_and_price(shell: Shell) -> None:
+    plain = shell.ok("models").out.splitlines()
+    assert [line.split("\t")[1] for line in plain] == ["Alba", "Bruno"]
+    models = shell.ok("models", "--json").json["models"]
+    assert {model["provider_name"] for model in models} == {"Alba", "Bruno"}
+    assert shell.ok("models", "--provider", "Bruno").out.count("\n") == 1
+    providers = shell.ok("providers", "--json").json["providers"]
+    assert [one["name"] for one in providers] == ["Alba", "Bruno"]
+    assert providers[0]["npub"] in shell.ok("providers").out
+    model = models[0]["id"]
+    offers = shell.ok("price", model, "--json").json["offers"]
+    assert offers[0]["price"]["output"] < offers[1]["price"]["output"]
+    assert shell.ok("price", model).out.count("\n") == 2
+    unknown = shell("price", "gpt-17")
+    assert (unknown.code, unknown.out) == (1, "")
+    assert unknown.err == "error: model-unknown: nobody offers that model now\n"
+
+
+def test_ask_shows_the_price_the_answer_and_the_cost(shell: Shell) -> None:
+    done = shell.ok("ask", "Say hello.", "--max-tokens", "32")
+    assert done.out.strip()
+    before, after, receipt = done.err.splitlines()
+    assert before.startswith("Alba · ")
+    assert "at most" in before
+    assert after.startswith("cost ")
+    assert receipt.startswith("receipt ")
+
+
+def test_ask_for_a_program(shell: Shell) -> None:
+    done = shell.ok("ask", "-", "--json", "--no-stream", "--max-tokens", "16", stdin="Hello?")
+    assert done.err == ""
+    said = done.json
+    assert said["text"]
+    assert said["breaches"] == []
+    assert said["cost_msat"] + said["fee_msat"] <= said["ceiling_msat"]
+    refused = shell("ask", "?", "--json", "--max-sat", "0.5")
+    assert (refused.code, refused.out) == (1, "")
+    assert json.loads(refused.err)["error"]["code"] == "payment-amount-low"
+
+
+def test_the_wallet_pays_and_takes(shell: Shell) -> None:
+    before = shell.ok("wallet", "balance", "--json").json["balances"][0]["amount"]
+    token = shell.ok("wallet", "send", "21").out.strip()
+    assert token.startswith("cashuB")
+    assert "received 20 sat" in shell.ok("wallet", "receive", stdin=token).out
+    again = shell("wallet", "receive", token)
+    assert again.code == 1
+    assert "payment-token-spent" in again.err
+    made = shell.ok("wallet", "send", "8", "--json").json
+    assert (made["amount"], made["unit"]) == (8, "sat")
+    assert shell.ok("wallet", "reclaim", made["id"], "--json").json["amount"] == 7
+    after = shell.ok("wallet", "balance", "--json").json["balances"][0]["amount"]
+    assert before - 6 <= after < before
+    history = shell.ok("wallet", "history", "--limit", "3").out.splitlines()
+    assert len(history) == 3
+    kinds = [row["kind"] for row in shell.ok("wallet", "history", "--json").json["operations"]]
+    assert {"mint", "send", "receive", "reclaim"} <= set(kinds)
+    assert shell.ok("wallet", "resume", "--json").json == {"late": []}
+    junk = shell("wallet", "receive", "junk", "--json")
+    assert json.loads(junk.err)["error"]["code"] == "payment-token-invalid"
+
+
+def test_an_empty_wallet_says_what_to_do(devnet: Path, tmp_path: Path) -> None:
+    poor = Shell(devnet, tmp_path)
+    assert "wallet fund" in poor.ok("wallet", "balance").err
+    done = poor("ask", "?")
+    assert done.code == 1
+    assert done.err.startswith("error: wallet-empty: ")
+
+
+def test_account(shell: Shell) -> None:
+    before = shell.ok("account", "balance", "Alba", "--json").json["balance_msat"]
+    assert shell.ok("account", "topup", "Alba", "20").out.endswith(" sat\n")
+    done = shell.ok("ask", "Hi", "--account", "--provider", "Alba", "--max-tokens", "16", "--json")
+    left = before + 19_000 - done.json["cost_msat"]
+    assert shell.ok("account", "balance", "Alba", "--json").json["balance_msat"] == left
+    shell.ok("account", "refund", "Alba")
+    assert shell.ok("account", "balance", "Alba", "--json").json["balance_msat"] < 3_000
+
+
+def test_review_reviews_and_follow(shell: Shell) -> None:
+    shell.ok("ask", "Hi", "--provider", "Bruno", "--max-tokens", "16")
+    first = shell.ok("review", "Bruno", "4", "quick", "enough")
+    assert first.out.startswith("published ")
+    assert "which order was yours" in first.err
+    (found,) = shell.ok("reviews", "Bruno", "--json").json["reviews"]
+    assert (found["rating"], found["text"], found["verified"]) == (4, "quick enough", True)
+    said = shell.ok("review", "Bruno", "2", "dear", "--no-receipt", "--json").json
+    assert (said["rating"], said["receipt"]) == (2, None)
+    assert shell.ok("reviews", "Bruno").out.startswith("★★\t\t")
+    key = shell.ok("follow", "Bruno").out
+    assert key == shell.ok("follow", "--list").out
+    assert shell.ok("follow", "--json").json["providers"][0]["npub"] == key.strip()
+    assert shell.ok("follow", "--remove", "Bruno").out == ""
+    assert shell("follow", "--remove").code == 2
+
+
+def test_a_direct_message_is_answered(shell: Shell) -> None:
+    told = shell.ok("dm", "Alba", "/help", "--wait", "3")
+    assert "Cashu token" in told.out
+    replies = shell.ok("dm", "Alba", "--wait", "3", "--json", stdin="/price").json["replies"]
+    assert "per 1,000 tokens" in replies[0]["text"]
+
+
+def test_ctrl_c_and_a_folder_in_use(shell: Shell) -> None:
+    """One conversation waits for more; the folder is taken; Ctrl-C ends it with 130."""
+    with subprocess.Popen(
+        shell.command("dm", "Alba", "/help", "--wait", "60"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as waiting:
+        assert waiting.stdout is not None
+        assert waiting.stdout.readline()
+        busy = shell("wallet", "balance")
+        assert busy.code == 1
+        assert busy.err.startswith("error: busy: another command uses ")
+        assert shell.ok("models").out
+        waiting.send_signal(signal.SIGINT)
+        _, err = waiting.communicate(timeout=TIMEOUT_S)
+    assert waiting.returncode == 130
+    assert "Traceback" not in err
+
+
+def test_the_demo_shows_everything_and_leaves_nothing(tmp_path: Path, engine_url: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "nostrllm", "demo", "--engine-url", engine_url],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=False,
+        capture_output=True,
+        text=True,
+        timeout=TIMEOUT_S,
+    )
+    assert done.returncode == 0, done.stderr
+    told = {line[:9].strip() for line in done.stdout.splitlines()}
+    wanted = ["relay", "mint", "wallet", "offer", "question", "price", "answer", "cost", "change"]
+    assert {*wanted, "receipt", "review"} <= told
+    assert "its receipt is true" in done.stdout
+    assert list(tmp_path.iterdir()) == []
