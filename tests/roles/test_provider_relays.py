@@ -16,7 +16,7 @@ from nostrllm.ports import Filter
 from nostrllm.wire import kinds
 from nostrllm.wire import order as wire
 from nostrllm.wire.event import Draft, Event, rumor
-from tests.adapters.relay_scripted import until
+from tests.adapters.relay_scripted import ScriptedRelay, until
 from tests.adapters.scripted import scripted
 from tests.roles.market import CLOCK, KEYRING, WAIT_S, Replies, Stall, buying, config_text, selling
 from tests.roles.test_provider_orders import writes
@@ -154,3 +154,19 @@ async def rubbish(to: str) -> list[Event]:
         await sender.wrap(long, to),
         await outer.sign(Draft(kinds.DM_LEGACY, "x?iv=y", now, tags)),
     ]
+
+
+async def test_an_expired_order_is_not_read_though_a_relay_kept_it(
+    mint_url: str, tmp_path: Path
+) -> None:
+    async with (
+        ScriptedRelay() as relay,
+        scripted(writes) as engine,
+        selling(config_text(tmp_path / "s", [relay.url], mint_url, engine.url)) as stall,
+    ):
+        sender, now = KEYRING.signer(), int(CLOCK.now())
+        hello = rumor(Draft(kinds.DM, "/help", now, (("p", stall.pubkey),)), sender.pubkey)
+        await relay.broadcast(await sender.wrap(hello, stall.pubkey, expiration=now - 5))
+        while not (await stall.daemon.status()).dropped.get("message-stale"):
+            await CLOCK.sleep(0.02)
+        assert await stall.world.store.read("outbox_of", owner=hello.id) == []
