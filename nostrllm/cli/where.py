@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,8 +12,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from nostrllm.cli.report import failing
+from nostrllm.cli.terminal import plain
 
 if TYPE_CHECKING:
+    from nostrllm.client.settle import Outcome
     from nostrllm.service.client import Client, Market
 
 Command = Callable[..., Any]
@@ -41,6 +43,8 @@ class Where:
             async def main() -> None:
                 async with Client(**self._place()) as client:
                     await work(client)
+                    if not self.json:
+                        tell_late(client.late)
 
             asyncio.run(main())
 
@@ -62,6 +66,13 @@ class Where:
     def _place(self) -> dict[str, Any]:
         names = ("state", "relays", "mint", "devnet")
         return {name: getattr(self, name) for name in names}
+
+
+def tell_late(late: Sequence[Outcome]) -> None:
+    """Answers to earlier questions that came while this command ran."""
+    for outcome in late:
+        click.echo(f"\nlate answer to order {outcome.order_id}:", err=True)
+        click.echo(plain(outcome.text), err=True)
 
 
 def _quiet() -> None:

@@ -14,7 +14,7 @@ from typing import Final
 from nostrllm.client.answer import Answer
 from nostrllm.client.bargain import Bargain, accepted_terms, intact
 from nostrllm.client.discover import Catalogue, Offer
-from nostrllm.client.letters import EXPIRY_S, Line, letter, post, whisper
+from nostrllm.client.letters import EXPIRY_S, Line, letter, mutter, post, whisper
 from nostrllm.client.purchases import Purchase, Purchases
 from nostrllm.client.quote import Question, Quote, quote
 from nostrllm.client.replies import Chunks, Listening, Message, Replies, listen
@@ -27,6 +27,7 @@ from nostrllm.wire.order import (
     Accepted,
     AccountPayment,
     Ack,
+    Cancel,
     Order,
     Payment,
     Query,
@@ -91,7 +92,11 @@ class Buyer:
         listening = Listening(signer, quoted.offer.provider, urls, stream=question.stream)
         async with listen(self._world.square, listening) as replies:
             purchase = await self._place(deal, purchase)
-            return await self._follow(deal, purchase, replies, Chunks(signer))
+            try:
+                return await self._follow(deal, purchase, replies, Chunks(signer))
+            except asyncio.CancelledError:
+                await self._cancel(deal, purchase)
+                raise
 
     # before
 
@@ -232,7 +237,7 @@ class Buyer:
         if honest:  # before the coins are fetched: the mint may take its time
             deal.answer.show(chunks.finish(result.text))
         purchase, ending = await self.settler.settle(purchase, result)
-        await whisper(self._world.square, deal.line, Ack(reply=deal.reply, order=result.order))
+        await mutter(self._world.square, deal.line, Ack(reply=deal.reply, order=result.order))
         if result.problem is not None:
             raise refusal(result.problem)
         if not honest:
@@ -240,6 +245,15 @@ class Buyer:
         if chunks.diverged:
             ending = replace(ending, breaches=[*ending.breaches, "stream-altered"])
         return outcome(purchase, ending, deal.quote.estimate_msat)
+
+    async def _cancel(self, deal: Deal, purchase: Purchase) -> None:
+        """Nobody waits any more: tell the provider, who charges what he has generated.
+
+        What comes back is taken by `resume`.
+        """
+        if purchase.id is not None:
+            cancel = Cancel(reply=deal.reply, order=purchase.id)
+            await mutter(self._world.square, deal.line, cancel)
 
     async def _refused(self, purchase: Purchase, message: Refused) -> NostrllmError:
         error = refusal(message.problem)

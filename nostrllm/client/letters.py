@@ -55,6 +55,13 @@ async def whisper(square: Square, line: Line, message: Wire) -> Rumor:
     return whole
 
 
+async def mutter(square: Square, line: Line, message: Wire) -> None:
+    """As `whisper`, for what nobody waits for: sent, and not asked whether it arrived."""
+    whole = letter(square, line, message)
+    wrap = await line.buyer.wrap(whole, line.provider, ephemeral=True)
+    await square.relays.cast(wrap, to=line.relays)
+
+
 def pieces(square: Square, line: Line, whole: Rumor) -> Sequence[Rumor]:
     """The letter itself, or its parts. Raises RemoteError `message-too-large`."""
     if parts.fits(whole):

@@ -120,6 +120,8 @@ class Counterpart:
     manners: Manners = field(default_factory=Manners)
     orders: list[tuple[Rumor, Order]] = field(default_factory=list)
     acks: list[str] = field(default_factory=list)
+    cancelled: list[str] = field(default_factory=list)
+    cancel: asyncio.Event = field(default_factory=asyncio.Event)
     queries: list[str] = field(default_factory=list)
     results: dict[str, tuple[ReplyTo, Result]] = field(default_factory=dict)
     balances: dict[str, int] = field(default_factory=dict)
@@ -204,8 +206,9 @@ class Counterpart:
                 await self._topup(letter, topup)
             case Refund() as refund:
                 await self._refund(letter, refund)
-            case Cancel():
-                return
+            case Cancel(order=order_id):
+                self.cancelled.append(order_id)
+                self.cancel.set()
 
     async def _query(self, letter: Rumor, query: Query) -> None:
         self.queries.append(query.what)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -324,3 +325,15 @@ async def test_closing_the_client_leaves_the_order_for_the_next(
         async with Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client:
             late = await client.resume()
             assert [outcome.text for outcome in late] == [TEXT]
+
+
+async def test_closing_the_client_cancels_the_order(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with counterpart(tmp_path / "bird", relay_url, mint_url, silent=True) as bird:
+        async with funded(tmp_path / "client", relay_url, mint_url) as client:
+            client.ask("?", provider=bird.pubkey)
+            await bird.heard.wait()
+        async with asyncio.timeout(10):
+            await bird.cancel.wait()
+        assert bird.cancelled == [bird.orders[0][0].id]
