@@ -65,8 +65,8 @@ def _run(plan: Plan) -> None:
             devnet = stack.enter_context(Devnet(options, tell))
         asyncio.run(_show(devnet.file, plan.question))
         if plan.keep:
-            _say("still up", f"until Ctrl-C; try: nostrllm models --devnet {devnet.file}")
             with contextlib.suppress(KeyboardInterrupt):
+                _say("still up", f"until Ctrl-C; try: nostrllm models --devnet {devnet.file}")
                 while True:
                     devnet.mend()
                     time.sleep(MENDED_EVERY_S)

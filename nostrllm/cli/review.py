@@ -11,6 +11,7 @@ from nostrllm.cli.terminal import print_json
 from nostrllm.cli.where import Where, placed
 
 if TYPE_CHECKING:
+    from nostrllm.client.keepsakes import Kept
     from nostrllm.service.client import Client
 
 HOUR_S = 3_600
@@ -73,11 +74,19 @@ async def _review(
     )
     if kept is not None:
         await client.keepsakes.reviewed(kept.event.id)
+    _tell(where, event.id, (provider, stars), kept, delay)
+
+
+def _tell(
+    where: Where, event_id: str, said: tuple[str, int], kept: Kept | None, delay: bool
+) -> None:
+    """What was published, and what it gives away."""
+    provider, stars = said
     if where.json:
         receipt = None if kept is None else kept.event.id
-        print_json({"id": event.id, "provider": provider, "rating": stars, "receipt": receipt})
+        print_json({"id": event_id, "provider": provider, "rating": stars, "receipt": receipt})
         return
-    click.echo(f"published {event.id}")
+    click.echo(f"published {event_id}")
     if kept is None:
         click.echo("without a receipt: readers see that you prove no purchase", err=True)
     elif not delay:

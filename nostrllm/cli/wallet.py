@@ -30,7 +30,10 @@ def wallet() -> None:
 @click.option("--wait", type=click.FloatRange(0), default=600.0, show_default=True, metavar="S")
 @placed
 def fund(where: Where, amount: int, unit: str, wait: float) -> None:
-    """Buy AMOUNT from a mint by Lightning: shows the invoice, waits for its payment."""
+    """Buy AMOUNT from a mint by Lightning: shows the invoice, waits for its payment.
+
+    A program calls it with --json --wait 0, pays the invoice, and calls `wallet resume`.
+    """
     where.run(lambda client: _fund(client, where, (amount, unit), wait))
 
 
@@ -43,15 +46,16 @@ async def _fund(client: Client, where: Where, wanted: tuple[int, str], wait: flo
         click.echo(f"pay this invoice, {wanted[0]} {wanted[1]} to {mint}:", err=True)
         click.echo(quote.request)
     outcome = await client.wallet.claim_quote(quote.quote, wait_s=wait)
-    if outcome.state != "DONE":
+    paid = outcome.state == "DONE"
+    if where.json and (paid or outcome.state == "PREPARED"):
+        said = {"mint": mint, "unit": wanted[1], "amount": wanted[0], "paid": paid}
+        print_json({**said, "invoice": quote.request, "quote": quote.quote})
+        return
+    if not paid:
         raise WorldError(
             "the invoice is not paid yet; `nostrllm wallet resume` takes the coins once it is",
             code=outcome.code or "payment-pending",
         )
-    if where.json:
-        said = {"mint": mint, "unit": outcome.unit, "amount": outcome.net}
-        print_json({**said, "invoice": quote.request})
-        return
     click.echo(f"received {outcome.net} {outcome.unit}", err=True)
 
 

@@ -138,11 +138,29 @@ class Buyer:
             )
             payment = TokenPayment(token=encode_token(token))
             paid_msat = token.amount * unit_msat(token.unit)
-        deadline = world.square.now_s() + max(1, int(question.deadline_s))
-        bargain = Bargain(
-            provider=quoted.offer.provider,
-            d=quoted.offer.announcement.d,
-            relays=quoted.offer.announcement.relays,
+        bargain = self._bargain(deal, paid_msat)
+        order = Order(
+            reply=deal.reply,
+            model=bargain.model,
+            body=quoted.body,
+            price=bargain.price,
+            ceiling_msat=quoted.ceiling_msat,
+            payment=payment,
+            change=question.change,
+            deadline=bargain.deadline,
+            chunk_ms=250 if question.stream else None,
+            c=bargain.c,
+        )
+        return order, bargain
+
+    def _bargain(self, deal: Deal, paid_msat: int) -> Bargain:
+        """What is remembered of the order; the salt of its receipt is drawn here."""
+        square, quoted = self._world.square, deal.quote
+        announcement = quoted.offer.announcement
+        return Bargain(
+            provider=announcement.pubkey,
+            d=announcement.d,
+            relays=announcement.relays,
             reply_relays=tuple(deal.reply.relays),
             buyer=deal.line.buyer.pubkey,
             offer=quoted.offer.model,
@@ -155,23 +173,10 @@ class Buyer:
             ceiling_msat=quoted.ceiling_msat,
             size_bytes=quoted.body.size_bytes,
             messages=len(quoted.body.messages),
-            deadline=deadline,
-            reviewer=world.identity.pubkey,
+            deadline=square.now_s() + max(1, int(deal.question.deadline_s)),
+            reviewer=self._world.identity.pubkey,
             salt=secrets.token_hex(32),
         )
-        order = Order(
-            reply=deal.reply,
-            model=bargain.model,
-            body=quoted.body,
-            price=bargain.price,
-            ceiling_msat=quoted.ceiling_msat,
-            payment=payment,
-            change=question.change,
-            deadline=deadline,
-            chunk_ms=250 if question.stream else None,
-            c=bargain.c,
-        )
-        return order, bargain
 
     # after
 

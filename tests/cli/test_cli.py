@@ -122,6 +122,15 @@ def test_an_empty_wallet_says_what_to_do(devnet: Path, tmp_path: Path) -> None:
     assert done.err.startswith("error: wallet-empty: ")
 
 
+def test_a_program_funds_the_wallet(devnet: Path, tmp_path: Path) -> None:
+    program = Shell(devnet, tmp_path)
+    said = program.ok("wallet", "fund", "64", "--json", "--wait", "0").json
+    assert said["invoice"].startswith("lnbc")
+    program.ok("wallet", "resume")
+    held = program.ok("wallet", "balance", "--json").json["balances"]
+    assert [pot["amount"] for pot in held] == [64]
+
+
 def test_account(shell: Shell) -> None:
     before = shell.ok("account", "balance", "Alba", "--json").json["balance_msat"]
     assert shell.ok("account", "topup", "Alba", "20").out.endswith(" sat\n")
