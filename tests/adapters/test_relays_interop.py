@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
-import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 from nostr_sdk import (
@@ -27,8 +24,8 @@ from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event, rumor
 from tests.adapters.relay_pypi import nostr_relay
 from tests.adapters.relay_scripted import CLOCK, FAST, KEYRING, first, until
+from tests.interop.peers import relay_core
 
-RELAY_CORE = Path(__file__).parents[1] / "interop" / "relay-core"
 PATIENT = replace(FAST, settle_s=10.0)
 
 
@@ -48,19 +45,8 @@ def pypi_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def core_url() -> Iterator[str]:
-    node = shutil.which("node")
-    if node is None or not (RELAY_CORE / "node_modules").is_dir():
-        pytest.skip("needs node, and `npm ci` in tests/interop/relay-core")
-    process = subprocess.Popen(
-        [node, "relay.mjs"],
-        cwd=RELAY_CORE,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    with process:  # closes its standard input, at whose end it leaves
-        assert process.stdout is not None
-        yield process.stdout.readline().strip()
+    with relay_core() as url:
+        yield url
 
 
 @pytest.fixture(
