@@ -91,11 +91,11 @@ class Buyer:
         )
         listening = Listening(signer, quoted.offer.provider, urls, stream=question.stream)
         async with listen(self._world.square, listening) as replies:
-            purchase = await self._place(deal, purchase)
             try:
+                purchase = await self._place(deal, purchase)
                 return await self._follow(deal, purchase, replies, Chunks(signer))
             except asyncio.CancelledError:
-                await self._cancel(deal, purchase)
+                await self._cancel(deal)
                 raise
 
     # before
@@ -251,13 +251,13 @@ class Buyer:
             ending = replace(ending, breaches=[*ending.breaches, "stream-altered"])
         return outcome(purchase, ending, deal.quote.estimate_msat)
 
-    async def _cancel(self, deal: Deal, purchase: Purchase) -> None:
+    async def _cancel(self, deal: Deal) -> None:
         """Nobody waits any more: tell the provider, who charges what he has generated.
 
         What comes back is taken by `resume`.
         """
-        if purchase.id is not None:
-            cancel = Cancel(reply=deal.reply, order=purchase.id)
+        if deal.answer.order_id is not None:
+            cancel = Cancel(reply=deal.reply, order=deal.answer.order_id)
             await mutter(self._world.square, deal.line, cancel)
 
     async def _refused(self, purchase: Purchase, message: Refused) -> NostrllmError:
