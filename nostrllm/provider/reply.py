@@ -28,6 +28,8 @@ Dialect = Literal["client", "chat", "legacy"]
 #: Results, change and refunds stay on relays for so long.
 RESULT_KEEP_S: Final = 30 * 86_400
 RETRY_S_MAX: Final = 600
+#: When the relays that somebody named fail so often, ours are tried too, where his question came.
+OWN_RELAYS_AT_TRY: Final = 1
 DM_RELAYS_MAX: Final = 5
 DM_RELAYS_KEPT_MAX: Final = 1_024
 DM_RELAYS_FRESH_S: Final = 3_600
@@ -212,7 +214,11 @@ class Letterbox:
 
     async def _publish(self, row: Row) -> bool:
         event = parse_event(json.loads(row["event"]))
-        published = await self._world.relays.publish(event, to=json.loads(row["relays"]))
+        relays = json.loads(row["relays"])
+        published = await self._world.relays.publish(event, to=relays)
         if not published.ok:
             log.warning("reply_not_taken", owner=str(row["owner"])[:16], tries=row["tries"])
+        if not published.ok and relays and row["tries"] == OWN_RELAYS_AT_TRY:
+            # The relays he named may be gone for good; it still counts as waiting for them.
+            await self._world.relays.publish(event)
         return bool(published.ok)

@@ -166,6 +166,14 @@ async def test_an_inbox_relay_on_a_private_host_is_not_connected_to(
     assert await stored(tools, pypi_url) == 0
 
 
+async def test_with_a_dead_inbox_relay_the_answer_comes_where_the_question_came_from(
+    stall: Stall, tools: Peer, relay_url: str
+) -> None:
+    dead = "wss://relay.invalid"
+    said = await asked_with_inbox(stall, tools, relay_url, inbox=dead, listen=relay_url)
+    await settled(stall, tools, said)
+
+
 async def asked_with_inbox(
     stall: Stall, person: Peer, relay: str, *, inbox: str, listen: str
 ) -> list[str]:
