@@ -6,10 +6,11 @@ so that a signature or a derived key can be computed again.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import hmac
 import re
-from typing import Any, Final
+from typing import Final
 
 from coincurve import GLOBAL_CONTEXT, PrivateKey, PublicKey, PublicKeyXOnly
 from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found]  # built by cffi
@@ -107,15 +108,22 @@ def shared_x(secret: bytes, pubkey: str) -> bytes:
     except ValueError:
         raise RemoteError("the public key is not a point of the curve") from None
     x = ffi.new("unsigned char[32]")
-    lib.secp256k1_ecdh(GLOBAL_CONTEXT.ctx, x, point.public_key, secret, _copy_x, ffi.NULL)
+    lib.secp256k1_ecdh(GLOBAL_CONTEXT.ctx, x, point.public_key, secret, _COPY_X, ffi.NULL)
     return bytes(ffi.buffer(x, 32))
 
 
-@ffi.callback("int(unsigned char *, const unsigned char *, const unsigned char *, void *)")  # type: ignore[untyped-decorator]
-def _copy_x(output: Any, x: Any, _y: Any, _argument: Any) -> int:
+def _copy_x(output: int, x: int, _y: int, _argument: int) -> int:
     """The "hash function" of ECDH that libsecp256k1 is given: x as it is."""
-    ffi.memmove(output, x, 32)
+    ctypes.memmove(output, x, 32)
     return 1
+
+
+# ctypes rather than cffi makes this callback: cffi's needs memory that is writable and executable,
+# which a hardened service is refused.
+_CALLBACK: Final = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 4)(_copy_x)
+_COPY_X: Final = ffi.cast(
+    "secp256k1_ecdh_hash_function", ctypes.cast(_CALLBACK, ctypes.c_void_p).value
+)
 
 
 def _check(secret: bytes) -> None:

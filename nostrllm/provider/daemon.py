@@ -216,8 +216,10 @@ class Daemon:
         return Address("client", letter.author, reply.key, self._letterbox.allowed(reply.relays))
 
     async def _own_order(self, letter: Letter, order_id: str | None) -> str | None:
-        """The state of an order that the letter's author placed."""
-        rows = await self._world.store.read("order_get", id=order_id or "")
+        """The state of an order, a top-up or a refund that the letter's author asked for."""
+        store = self._world.store
+        rows = await store.read("order_get", id=order_id or "")
+        rows = rows or await store.read("transfer_get", id=order_id or "")
         return str(rows[0]["state"]) if rows and rows[0]["author"] == letter.author else None
 
     async def _cancel(self, letter: Letter, order_id: str) -> None:
@@ -237,7 +239,7 @@ class Daemon:
         state = None
         if query.what == "order":
             state = await self._own_order(letter, query.order) or "unknown"
-            if state in ("settled", "closed"):
+            if state in ("settled", "closed", "done", "refused"):
                 await self._letterbox.send_again(query.order or "")
         answer = wire.Answer(
             to=letter.id,

@@ -118,11 +118,14 @@ class Talk:
         said = chat.parse_chat(letter.text)
         if said.command == "go":
             return await self._go(letter)
-        if said.command is not None:
-            self._check_tokens(letter, said, fresh=True)
-            await self._answer(letter, await self._commands[said.command](letter, said))
-            return None
-        return await self._question(letter, said, fresh=False)
+        return await self._act(letter, said, fresh=False)
+
+    async def _act(self, letter: Letter, said: chat.Chat, *, fresh: bool) -> Wish | None:
+        self._check_tokens(letter, said, fresh=fresh)
+        if said.command is None:
+            return await self._question(letter, said)
+        await self._answer(letter, await self._commands[said.command](letter, said))
+        return None
 
     def remember(self, ticket: Ticket, answer: str) -> None:
         """An answer to a person's question was settled: it is context for the next one."""
@@ -141,12 +144,11 @@ class Talk:
 
     # questions
 
-    async def _question(self, letter: Letter, said: chat.Chat, *, fresh: bool) -> Wish | None:
+    async def _question(self, letter: Letter, said: chat.Chat) -> Wish | None:
         if not said.prompt and not said.tokens:
             raise RemoteError("the message is empty; /help tells what can be done")
         if len(said.prompt) > chat.TEXT_CHARS_MAX:
             raise RemoteError("the question is too long", code="message-too-large")
-        self._check_tokens(letter, said, fresh=fresh)
         if not said.prompt:
             await self._answer(letter, await self._topup(letter, said))
             return None
@@ -190,17 +192,17 @@ class Talk:
             while len(self._late) > CONVERSATIONS_MAX:
                 self._late.popitem(last=False)
             raise RemoteError(
-                f"your question came {age_s // 60} minutes late; write /go to run it now",
+                f"your message came {age_s // 60} minutes late; write /go to take it up now",
                 code="message-stale",
             )
 
     async def _go(self, letter: Letter) -> Wish | None:
         late = self._late.pop(letter.author, None)
         if late is None:
-            raise RemoteError("there is no late question; send it again", code="message-stale")
+            raise RemoteError("there is no late message; send it again", code="message-stale")
         said = chat.parse_chat(late.text)
         late = replace(late, id=letter.id, wrap=letter.wrap, address=letter.address)
-        return await self._question(late, said, fresh=True)
+        return await self._act(late, said, fresh=True)
 
     async def _chosen(self, pubkey: str) -> tuple[ModelOffer, str]:
         rows = await self._world.store.read("account_get", pubkey=pubkey)

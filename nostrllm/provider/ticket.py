@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nostrllm.core import ledger
+from nostrllm.core.money import MSAT_PER_SAT, unit_msat
 from nostrllm.core.order import Funding, Order
 from nostrllm.ports import Row, Write
 from nostrllm.provider.reply import Address
@@ -87,6 +88,7 @@ def ticket_of(row: Row) -> Ticket:
             funding=funding,
             ceiling_msat=row["ceiling_msat"],
             fee_msat=row["fee_msat"],
+            unit_msat=unit_msat(row["unit"]) if row["unit"] else MSAT_PER_SAT,
             change_fee_units=row["change_fee_units"],
             wants_ecash=bool(row["wants_ecash"]),
             state=row["state"],

@@ -31,7 +31,7 @@ COMMANDS: Final = {
     "status": "how your last question stands",
     "new": "forget this conversation",
     "receipt": "the receipt of your last answer",
-    "go": "run the question that came late",
+    "go": "take up the message that came late",
 }
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -137,3 +139,28 @@ def test_derive_separates_paths(one: list[str], other: list[str]) -> None:
 def test_derive_refuses(seed: bytes, path: tuple[str, ...]) -> None:
     with pytest.raises(LocalError):
         keys.derive(seed, *path)
+
+
+HARDENED = """
+import ctypes, mmap, sys
+if ctypes.CDLL(None, use_errno=True).prctl(65, 1, 0, 0, 0) != 0:  # PR_SET_MDWE
+    sys.exit(77)
+try:
+    mmap.mmap(-1, 4096, prot=mmap.PROT_READ | mmap.PROT_WRITE | mmap.PROT_EXEC)
+except PermissionError:
+    pass
+else:
+    sys.exit(77)
+from nostrllm.crypto.keys import public_key, shared_x
+assert shared_x(bytes(31) + b"\\x02", public_key(bytes(31) + b"\\x03")) == shared_x(
+    bytes(31) + b"\\x03", public_key(bytes(31) + b"\\x02")
+)
+"""
+
+
+def test_it_runs_where_memory_is_never_writable_and_executable() -> None:
+    """What MemoryDenyWriteExecute of the systemd unit does to the process."""
+    code = subprocess.run([sys.executable, "-c", HARDENED], check=False).returncode
+    if code == 77:
+        pytest.skip("this kernel has no PR_SET_MDWE")
+    assert code == 0

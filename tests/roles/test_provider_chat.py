@@ -110,7 +110,7 @@ async def test_commands(stall: Stall, person: Buyer) -> None:
         ("/receipt", "no receipt"),
         ("/new", "Forgotten"),
         ("/topup", "paste a token"),
-        ("/go", "no late question"),
+        ("/go", "no late message"),
         ("/dance", "do not know"),
     ]:
         await person.say(stall.pubkey, text)
@@ -179,6 +179,15 @@ async def test_late_tokens_are_redeemed_only_when_asked_again(stall: Stall, pers
     await person.say(stall.pubkey, "/go")
     said = await person.heard_until(stall.pubkey, "cashuB")
     assert await person.worth(said[-1]) > 20
+
+
+async def test_late_top_ups_too(stall: Stall, person: Buyer) -> None:
+    token = await person.token(32)
+    await person.say(stall.pubkey, f"/topup {token}", age_s=3_600)
+    assert "/go" in await person.heard(stall.pubkey)
+    assert await stall.books() == {}
+    await person.say(stall.pubkey, "/go")
+    assert "31 sat added" in await person.heard(stall.pubkey)
 
 
 async def test_tokens_in_a_group_are_left_alone(stall: Stall, person: Buyer) -> None:

@@ -134,6 +134,36 @@ async def test_an_answer_that_a_kill_cut_is_paid_back(
         assert books(state).get("income", 0) == -result.cost_msat
 
 
+async def test_msat_coins_come_back_as_msat_after_a_kill(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    async with (
+        scripted(never_ends) as engine,
+        buying(relay_url, mint_url, tmp_path) as buyer,
+        buyer.listening() as replies,
+    ):
+        quote = await buyer.purse.fund(mint_url, 40_000, "msat")
+        await buyer.purse.claim_quote(quote.quote, wait_s=10)
+        token = await buyer.purse.send("m", mint_url, "msat", 30_000)
+        state = tmp_path / "stall"
+        text = config_text(state, [relay_url], mint_url, engine.url)
+        with provider(state, text) as child:
+            payment = wire.TokenPayment(token=encode_token(token))
+            order = await buyer.order(
+                key_of(state), payment, reply=replies.key, ceiling_msat=29_000
+            )
+            await buyer.send(buyer.message(order), key_of(state))
+            assert isinstance(await replies.next(), wire.Accepted)
+            await anext(aiter(replies.chunks))
+            child.kill()
+        with provider(state, text):
+            result = await replies.result()
+        assert result.change is not None
+        assert result.change.unit == "msat"
+        assert result.change.amount + result.fee_msat == 30_000
+        assert books(state).get("income", 0) == 0
+
+
 async def test_a_swap_whose_answer_was_lost_is_finished_after_a_kill(
     relay_url: str, mint_url: str, tmp_path: Path
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -67,7 +68,7 @@ def test_an_announcement_reads_as_it_was_written(closing: bool) -> None:
         {"content": "{}"},
     ],
 )
-def test_a_foreign_event_of_the_kind_is_refused(broken: dict[str, object]) -> None:
+def test_a_foreign_event_of_the_kind_is_refused(broken: dict[str, Any]) -> None:
     with pytest.raises(RemoteError):
         wire.parse_announcement(replace(event_of(announced()), **broken))
 

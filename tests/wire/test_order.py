@@ -14,7 +14,7 @@ from nostrllm.wire import order as wire
 from nostrllm.wire.event import Event
 
 KEY = "ab" * 32
-REPLY = {"key": KEY, "relays": ["wss://relay.example"]}
+REPLY: dict[str, Any] = {"key": KEY, "relays": ["wss://relay.example"]}
 ORDER: dict[str, Any] = {
     "v": 1,
     "type": "order",
@@ -154,7 +154,10 @@ def test_signed_contents() -> None:
     )
     statement = wire.Statement(account=KEY, seq=3, balance_msat=700)
     chunk = wire.Chunk(seq=0, text="Hello")
-    as_event = lambda content: Event(KEY, KEY, 1, 1, (), content, "ab" * 64)  # noqa: E731
+
+    def as_event(content: str) -> Event:
+        return Event(KEY, KEY, 1, 1, (), content, "ab" * 64)
+
     assert wire.parse_terms(as_event(terms.as_json())) == terms
     assert wire.parse_statement(as_event(statement.as_json())) == statement
     assert wire.parse_chunk(chunk.as_json()) == chunk
