@@ -1,8 +1,9 @@
 """The store in one SQLite file: durable, one process at a time, many small units per fsync.
 
 A single writer takes the units that wait, runs each in a savepoint of its own and commits them
-together, so that the cost of one fsync is shared (group commit). Reads run on a second connection
-and see what is committed (WAL).
+together, so that the cost of one fsync is shared (group commit). A group is one call in the
+writer's thread, because going there and back costs more than most statements do. Reads run on a
+second connection and see what is committed (WAL).
 """
 
 from __future__ import annotations
@@ -11,17 +12,20 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import aiosqlite
 
 from nostrllm.adapters.sql_file import VERSION_TABLE, Part, Statement, read_part, statements_of
 from nostrllm.errors import ConfigError, LocalError, StoreError
 from nostrllm.ports import Conflict, Row, Write
+
+_T = TypeVar("_T")
 
 UNITS_MAX: Final = 64  # units in one commit
 WAITING_MAX: Final = 1_024
@@ -52,12 +56,94 @@ class _Result:
     error: Exception | None = None
 
 
+class _Writer:
+    """The connection that writes, in a thread of its own."""
+
+    def __init__(self, path: Path | str) -> None:
+        self._thread = ThreadPoolExecutor(1, "store")
+        self._path = path
+        self._connection: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> _Writer:
+        await self._call(self._connect)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        # Waits for a commit that is under way; nothing else can be in the thread.
+        self._thread.submit(self._close)
+        self._thread.shutdown()
+
+    async def commit(self, group: Sequence[_Unit]) -> list[_Result]:
+        """All units in one transaction, each in a savepoint; a result for each."""
+        return await self._call(self._commit, group)
+
+    async def _call(self, work: Callable[..., _T], *arguments: Any) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *arguments)
+
+    def _connect(self) -> None:
+        try:
+            self._connection = sqlite3.connect(self._path, isolation_level=None)
+            self._connection.row_factory = sqlite3.Row
+            for pragma in PRAGMAS:
+                self._connection.execute(f"PRAGMA {pragma}")
+        except sqlite3.Error as error:
+            self._close()
+            raise StoreError(f"{self._path} is not a store: {error}") from error
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+
+    def _commit(self, group: Sequence[_Unit]) -> list[_Result]:
+        connection = self._connection
+        assert connection is not None
+        try:
+            connection.execute("BEGIN IMMEDIATE")
+            results = [_run(connection, unit) for unit in group]
+            connection.commit()
+        except sqlite3.Error as error:
+            # If this fails, so does the next BEGIN: nothing is ever half written.
+            if connection.in_transaction:
+                with suppress(sqlite3.Error):
+                    connection.rollback()
+            return [_Result(error=StoreError(f"not written: {error}")) for _ in group]
+        return results
+
+
+def _run(connection: sqlite3.Connection, unit: _Unit) -> _Result:
+    """The unit in its savepoint, undone to there if one of its writes does not hold."""
+    connection.execute("SAVEPOINT unit")
+    result = _Result()
+    for statement, write in unit.writes:
+        try:
+            result.rows.append(_execute(connection, statement, write))
+        except (sqlite3.IntegrityError, Conflict):
+            result.error = Conflict(write.name)
+        except _BAD_VALUE as error:
+            result.error = LocalError(f"{write.name} has a value that cannot be stored")
+            result.error.__cause__ = error
+        if result.error is not None:
+            connection.execute("ROLLBACK TO unit")
+            break
+    connection.execute("RELEASE unit")
+    return result
+
+
+def _execute(connection: sqlite3.Connection, statement: Statement, write: Write) -> list[Row]:
+    cursor = connection.execute(statement.sql, dict(write.values))
+    rows: list[Row] = [dict(row) for row in cursor.fetchall()] if statement.gives_rows else []
+    count = len(rows) if statement.gives_rows else cursor.rowcount
+    if write.rows not in (None, count):
+        raise Conflict(write.name)
+    return rows
+
+
 class SqliteStore:
     """ports.Store on a file; made by `open`."""
 
     def __init__(
         self,
-        writer: aiosqlite.Connection,
+        writer: _Writer,
         reader: aiosqlite.Connection,
         statements: Mapping[str, Statement],
     ) -> None:
@@ -78,10 +164,10 @@ class SqliteStore:
         found = [read_part(part) for part in parts]
         statements = statements_of(found)
         with _alone(Path(path)):
-            async with _connect(path) as writer, _connect(path) as reader:
+            async with _connect(path) as reader, _Writer(path) as writer:
                 try:
                     for part in found:
-                        await _migrate(writer, part)
+                        await _migrate(reader, part)
                     await reader.execute("PRAGMA query_only = 1")
                 except sqlite3.Error as error:
                     raise StoreError(f"the store cannot be opened: {error}") from error
@@ -138,13 +224,7 @@ class SqliteStore:
                 await self._commit_group(group)
 
     async def _commit_group(self, group: Sequence[_Unit]) -> None:
-        try:
-            await self._writer.execute("BEGIN IMMEDIATE")
-            results = [await self._run(unit) for unit in group]
-            await self._writer.commit()
-        except sqlite3.Error as error:
-            await self._undo()
-            results = [_Result(error=StoreError(f"not written: {error}")) for _ in group]
+        results = await self._writer.commit(group)
         for unit, result in zip(group, results, strict=True):
             if unit.done.done():
                 continue  # whoever waited was cancelled
@@ -152,42 +232,6 @@ class SqliteStore:
                 unit.done.set_result(result.rows)
             else:
                 unit.done.set_exception(result.error)
-
-    async def _run(self, unit: _Unit) -> _Result:
-        """The unit in its savepoint, undone to there if one of its writes does not hold."""
-        await self._writer.execute("SAVEPOINT unit")
-        result = _Result()
-        for statement, write in unit.writes:
-            try:
-                result.rows.append(await self._execute(statement, write))
-            except (sqlite3.IntegrityError, Conflict):
-                result.error = Conflict(write.name)
-            except _BAD_VALUE as error:
-                result.error = LocalError(f"{write.name} has a value that cannot be stored")
-                result.error.__cause__ = error
-            if result.error is not None:
-                await self._writer.execute("ROLLBACK TO unit")
-                break
-        await self._writer.execute("RELEASE unit")
-        return result
-
-    async def _execute(self, statement: Statement, write: Write) -> list[Row]:
-        if statement.gives_rows:
-            found = await self._writer.execute_fetchall(statement.sql, dict(write.values))
-            rows: list[Row] = [dict(row) for row in found]
-            count = len(rows)
-        else:
-            cursor = await self._writer.execute(statement.sql, dict(write.values))
-            rows, count = [], cursor.rowcount
-        if write.rows not in (None, count):
-            raise Conflict(write.name)
-        return rows
-
-    async def _undo(self) -> None:
-        # If this fails, so does the next BEGIN: nothing is ever half written.
-        if self._writer.in_transaction:
-            with suppress(sqlite3.Error):
-                await self._writer.rollback()
 
 
 @asynccontextmanager
