@@ -14,7 +14,7 @@ import structlog
 
 from nostrllm.core import ledger
 from nostrllm.core.money import unit_msat
-from nostrllm.errors import LocalError, RemoteError, WorldError
+from nostrllm.errors import LocalError, NostrllmError, RemoteError, WorldError
 from nostrllm.ports import Conflict, Row, Write
 from nostrllm.provider.admit import Admission, Letter
 from nostrllm.provider.reply import Letterbox
@@ -72,10 +72,6 @@ class Accounts:
 
     async def top_up(self, letter: Letter, token: str) -> None:
         """Swap a token into the account of the letter's author, and tell him."""
-        known = await self._world.store.read("transfer_get", id=letter.id)
-        if known:
-            await self._letterbox.send_again(letter.id)
-            return
         plan = await self._admission.plan(letter.id, self._admission.token(token), ladder=False)
         worth = plan.net * unit_msat(plan.unit)
         if await self.balance_msat(letter.author) + worth > self._shop.balance_msat_max:
@@ -83,24 +79,12 @@ class Accounts:
                 f"an account may hold {sats(self._shop.balance_msat_max)} at most",
                 code="payment-amount-high",
             )
-        self._running.add(letter.id)
         insert = self._insert(letter, "topup", plan.mint, plan.unit, worth)
-        try:
-            await self._world.store.commit(insert, *plan.writes)
-        except Conflict as conflict:
-            if conflict.name == "transfer_insert":
-                return
-            raise RemoteError(
-                "these coins were used here before", code="payment-token-spent"
-            ) from None
-        rows = await self._world.store.read("transfer_get", id=letter.id)
-        await self.finish(rows[0])
+        taken = RemoteError("these coins were used here before", code="payment-token-spent")
+        await self._carry_out(letter, (insert, *plan.writes), taken)
 
     async def refund(self, letter: Letter) -> None:
         """Pay the whole coins of a balance out as a token, and tell the author."""
-        if await self._world.store.read("transfer_get", id=letter.id):
-            await self._letterbox.send_again(letter.id)
-            return
         balance = await self.balance_msat(letter.author)
         units = balance // unit_msat(REFUND_UNIT) - FEE_UNITS
         if units < 1:
@@ -112,18 +96,33 @@ class Accounts:
         mint = await self._fullest_mint(units)
         take = Write("account_take", {"pubkey": letter.author, "msat": held}, rows=1)
         hold = ledger.account_held(letter.id, letter.author, held)
-        self._running.add(letter.id)
         insert = self._insert(letter, "refund", mint, REFUND_UNIT, held)
+        writes = (insert, take, *post(f"held:{letter.id}", hold, self._world.now_s()))
+        changed = RemoteError("your balance changed", code="account-insufficient")
+        await self._carry_out(letter, writes, changed)
+
+    async def _carry_out(
+        self, letter: Letter, writes: Sequence[Write], otherwise: RemoteError
+    ) -> None:
+        """Commit a transfer and take it to its end. Raises `otherwise` on a conflict of money.
+
+        After the commit nothing is raised: what fails then is finished by recovery.
+        """
+        self._running.add(letter.id)
         try:
-            await self._world.store.commit(
-                insert, take, *post(f"held:{letter.id}", hold, self._world.now_s())
-            )
+            await self._world.store.commit(*writes)
         except Conflict as conflict:
+            self._running.discard(letter.id)
             if conflict.name == "transfer_insert":
                 return
-            raise RemoteError("your balance changed", code="account-insufficient") from None
-        rows = await self._world.store.read("transfer_get", id=letter.id)
-        await self.finish(rows[0])
+            raise otherwise from None
+        except BaseException:
+            self._running.discard(letter.id)
+            raise
+        try:
+            await self.finish(letter.id)
+        except NostrllmError as error:
+            log.warning("transfer_waits", transfer=letter.id[:16], code=error.code)
 
     async def _fullest_mint(self, units: int) -> str:
         balances = await self._world.purse.balance()
@@ -154,41 +153,40 @@ class Accounts:
 
     # carrying out, now or after a restart
 
-    async def finish(self, row: Row) -> bool:
+    async def finish(self, transfer_id: str) -> bool:
         """Take a stored transfer to its end: the mint's answer, the books, the reply.
 
         False while the mint has not answered.
         """
-        self._running.add(row["id"])
+        self._running.add(transfer_id)
         try:
-            return await self._finish(row)
+            row = (await self._world.store.read("transfer_get", id=transfer_id))[0]
+            if row["state"] != "pending":
+                return True
+            outcome = await self._outcome(row)
+            if outcome.state == "PREPARED":
+                log.warning("transfer_pending", transfer=transfer_id[:16])
+                return False
+            await self.tell(transfer_id, outcome.code)
+            return True
         finally:
-            self._running.discard(row["id"])
+            self._running.discard(transfer_id)
 
-    async def _finish(self, row: Row) -> bool:
+    async def _outcome(self, row: Row) -> Outcome:
+        purse, then = self._world.purse, self._refunded(row)
         if row["kind"] == "topup":
-            outcome = await self._world.purse.run(row["id"], self._topped_up(row))
-        else:
-            outcome = await self._pay_out(row)
-        if outcome.state == "PREPARED":
-            log.warning("transfer_pending", transfer=str(row["id"])[:16])
-            return False
-        await self.tell(row["id"], outcome.code)
-        return True
-
-    async def _pay_out(self, row: Row) -> Outcome:
+            return await purse.run(row["id"], self._topped_up(row))
         units = int(row["msat"]) // unit_msat(row["unit"]) - FEE_UNITS
-        then = self._refunded(row)
         try:
-            return await self._world.purse.send_out(
-                row["id"], row["mint"], row["unit"], units, then
-            )
+            return await purse.send_out(row["id"], row["mint"], row["unit"], units, then)
         except LocalError as error:
+            if await purse.knows(row["id"]):
+                raise
             # Nothing was stored at the purse: other refunds took the coins. The balance returns.
+            log.warning("refund_without_coins", transfer=str(row["id"])[:16], code=error.code)
             outcome = Outcome(
                 row["id"], "send", "REJECTED", row["mint"], row["unit"], units, 0, 0, code="busy"
             )
-            log.warning("refund_without_coins", transfer=str(row["id"])[:16], code=error.code)
             await self._world.store.commit(*then(outcome))
             return outcome
 

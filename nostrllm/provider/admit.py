@@ -111,6 +111,7 @@ class Admission:
 
     async def admit(self, wish: Wish) -> Job:
         """The job, with its swap planned or its hold sized; nothing is committed yet."""
+        self._check_form(wish)
         prompt = self._prompt_tokens(wish)
         plan: Plan | None = None
         payment = wish.letter.id
@@ -118,17 +119,12 @@ class Admission:
             order = await self._account_order(wish, prompt)
         else:
             token = self.token(wish.token)
+            self._check_budget(wish, prompt, token.amount * unit_msat(token.unit), fee_msat=0)
             payment = coins_digest(token)
             plan = await self.plan(wish.letter.id, token, ladder=True)
             order = self._token_order(wish, plan, await self._change_fee(plan))
-        least = cost_msat(wish.offer.price, Usage(prompt=prompt, completion=ANSWER_TOKENS_MIN))
         budget = order.budget_msat if plan is None else order.ceiling_msat - order.fee_msat
-        if budget < least:
-            raise RemoteError(
-                f"this would cost at least {least + order.fee_msat} msat, fees included; "
-                f"{budget + order.fee_msat} are offered",
-                code="account-insufficient" if plan is None else "payment-amount-low",
-            )
+        self._check_budget(wish, prompt, budget, order.fee_msat)
         ticket = Ticket(
             id=wish.letter.id,
             wrap=wish.letter.wrap,
@@ -152,6 +148,29 @@ class Admission:
             end_by=wish.end_by,
             chunk_s=wish.chunk_s,
         )
+
+    def _check_form(self, wish: Wish) -> None:
+        """Refuse what this model does not take. Raises RemoteError."""
+        asked = set(wish.request.as_body()) - {"messages"}
+        unknown = sorted(asked - set(wish.offer.parameters))
+        if unknown:
+            raise RemoteError(f"this model takes no {', '.join(unknown)}")
+        for message in wish.request.messages:
+            for part in message.content if isinstance(message.content, list) else ():
+                # Anything but text may be an address, which the engine would fetch for a stranger.
+                if part.get("type") != "text" or not isinstance(part.get("text"), str):
+                    raise RemoteError("this model takes text only")
+
+    @staticmethod
+    def _check_budget(wish: Wish, prompt: int, budget_msat: int, fee_msat: int) -> None:
+        """Refuse what cannot pay for its prompt and a few words. Raises RemoteError."""
+        least = cost_msat(wish.offer.price, Usage(prompt=prompt, completion=ANSWER_TOKENS_MIN))
+        if budget_msat < least:
+            raise RemoteError(
+                f"this would cost at least {least + fee_msat} msat, fees included; "
+                f"{budget_msat + fee_msat} are offered",
+                code="account-insufficient" if wish.token is None else "payment-amount-low",
+            )
 
     def token(self, text: str) -> Token:
         """A token we would take: its mint, unit and worth are within what the shop accepts."""

@@ -111,23 +111,30 @@ class Announcer:
             at = await self._next_time(f"{kind}")
             await self._publish(await self._world.identity.sign(Draft(kind, content, at, tags)))
 
-    async def publish(self) -> bool:
-        """A fresh price list, then the announcement that names it. True if a relay took it."""
-        now = self._world.now_s()
+    async def promise(self) -> list[Event]:
+        """Sign a fresh price list and keep it; it binds from now on, published or not."""
         self._seq += 1
-        models = [model.offer for model in self._shop.models]
-        valid_until = now + PROMISE_S_MAX
-        for page in price_pages(models, seq=self._seq, valid_until=valid_until):
+        valid_until = self._world.now_s() + PROMISE_S_MAX
+        events = []
+        for page in price_pages(self._offers(), seq=self._seq, valid_until=valid_until):
             at = await self._next_time(f"{kinds.PRICE_LIST}:{page.page}")
             draft = price_draft(page, self._shop.d, at, valid_until + GRACE_S)
-            event = await self._world.identity.sign(draft)
-            await self._keep(event, page)
+            events.append(await self._world.identity.sign(draft))
+            await self._keep(events[-1], page)
+        return events
+
+    async def publish(self) -> bool:
+        """A fresh price list, then the announcement that names it. True if a relay took it."""
+        for event in await self.promise():
             await self._publish(event)
-        return await self._announce(models, closing=False)
+        return await self._announce(closing=False)
+
+    def _offers(self) -> list[ModelOffer]:
+        return [model.offer for model in self._shop.models]
 
     async def close(self) -> None:
         """Say that no more orders are taken."""
-        await self._announce([model.offer for model in self._shop.models], closing=True)
+        await self._announce(closing=True)
 
     async def run(self) -> None:
         """Publish again before the heartbeat or the price promise runs out, for ever."""
@@ -158,7 +165,7 @@ class Announcer:
                 log.error("key_used_elsewhere", instance=other.instance)
                 self.usurped = True
 
-    async def _announce(self, models: list[ModelOffer], *, closing: bool) -> bool:
+    async def _announce(self, *, closing: bool) -> bool:
         at = await self._next_time(f"{kinds.ANNOUNCEMENT}")
         announcement = Announcement(
             pubkey=self._world.identity.pubkey,
@@ -171,7 +178,7 @@ class Announcer:
             instance=self._instance,
             closing=closing,
             price_seq=self._seq,
-            price_root=price_root(models),
+            price_root=price_root(self._offers()),
             profile=Profile(
                 name=self._shop.name,
                 about=self._shop.about,

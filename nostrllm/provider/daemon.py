@@ -13,7 +13,7 @@ from typing import Final
 import structlog
 
 from nostrllm.core.pace import Pace
-from nostrllm.crypto.keys import derive
+from nostrllm.crypto.keys import derive, is_public_key
 from nostrllm.errors import NostrllmError, RemoteError
 from nostrllm.ports import Write
 from nostrllm.provider.accounts import Accounts
@@ -30,6 +30,9 @@ from nostrllm.wire import order as wire
 
 #: Letters that are worked on at once beside the orders; beyond, the relays' queues wait.
 LETTERS_MAX: Final = 256
+
+#: How long the last replies may take after the last order.
+DRAIN_REPLIES_S: Final = 5.0
 
 log = structlog.get_logger()
 
@@ -83,6 +86,7 @@ class Daemon:
     async def run(self, stop: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> None:
         """Recover, announce, sell until `stop`, then drain: closing notice, finish, deliver."""
         await self.announcer.open()
+        await self.announcer.promise()
         await self.recovery.sweep()
         async with asyncio.TaskGroup() as background:
             tasks = [
@@ -124,7 +128,7 @@ class Daemon:
         give_up = self._world.clock.monotonic() + self._shop.drain_s
         while self._counter.open_orders and self._world.clock.monotonic() < give_up:
             await self._world.clock.sleep(0.05)
-        await self._letterbox.deliver_due()
+        await self._letterbox.drain(DRAIN_REPLIES_S)
 
     async def status(self) -> Status:
         """How the daemon stands."""
@@ -152,12 +156,10 @@ class Daemon:
 
     async def _handled(self, letter: Letter) -> None:
         try:
-            await self._handle(letter)
-        except RemoteError as error:
-            await self._say_no(letter, error)
-        except NostrllmError as error:
-            log.warning("letter_failed", letter=letter.id[:16], code=error.code)
-            await self._say_no(letter, error)
+            try:
+                await self._handle(letter)
+            except NostrllmError as error:
+                await self._say_no(letter, error)
         except Exception:  # the supervisor of all letters: one bad letter must not end the daemon
             log.exception("letter_crashed", letter=letter.id[:16])
         finally:
@@ -182,11 +184,10 @@ class Daemon:
         store = self._world.store
         rows = await store.read("order_get", id=letter.id)
         rows = rows or await store.read("heard_get", id=letter.id)
-        if not rows:
-            return False
-        if rows[0]["wrap"] != letter.wrap:
+        transfer = not rows and await store.read("transfer_get", id=letter.id)
+        if transfer or (rows and rows[0]["wrap"] != letter.wrap):
             await self._letterbox.send_again(letter.id)
-        return True
+        return bool(rows or transfer)
 
     async def _order(self, wish: Wish) -> None:
         if self.announcer.usurped:
@@ -212,7 +213,9 @@ class Daemon:
                 await self._query(letter, message)
 
     def _address(self, letter: Letter, reply: wire.ReplyTo) -> Address:
-        """Where a program wants its answer, less what no stranger may name."""
+        """Where a program wants its answer, less what no stranger may name. Raises RemoteError."""
+        if not is_public_key(reply.key):
+            raise RemoteError("reply.key: not a public key")
         return Address("client", letter.author, reply.key, self._letterbox.allowed(reply.relays))
 
     async def _own_order(self, letter: Letter, order_id: str | None) -> str | None:
@@ -254,12 +257,7 @@ class Daemon:
         """Answer a letter that is refused, if there is anybody to answer to."""
         if letter.address.dialect == "client":
             reply = wire.parse_reply(letter.text)
-            if reply is None:
+            if reply is None or not is_public_key(reply.key):
                 return
-            address = self._address(letter, reply)
-        else:
-            heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
-            if error.code != "rate-limited":
-                await self._world.store.commit(Write("heard_note", heard))
-            address = letter.address
-        await self._counter.refuse(address, letter.id, error.code, error.message)
+            letter = letter.to(self._address(letter, reply))
+        await self._counter.refuse(letter, error.code, error.message)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from nostrllm.core.money import cost_msat
 from nostrllm.core.order import Failed, Generated
@@ -18,8 +19,10 @@ from nostrllm.wire.order import Usage
 Emit = Callable[[str], Awaitable[None]]
 Ending = Literal["deadline", "cancelled"]
 
-#: The longest answer that is kept, whatever the engine sends.
-ANSWER_CHARS_MAX = 1 << 20
+#: The longest answer that is kept, in bytes as it will travel: escaped twice, in parts.
+ANSWER_BYTES_MAX: Final = 400_000
+TOOL_CALLS_MAX: Final = 64
+NAME_CHARS_MAX: Final = 64
 
 
 class Brake:
@@ -64,6 +67,7 @@ class _Draft:
 
     prompt_tokens: int
     pieces: int = 0
+    size_bytes: int = 0
     chars: int = 0
     texts: list[str] = field(default_factory=list)
     reasonings: list[str] = field(default_factory=list)
@@ -75,12 +79,19 @@ class _Draft:
         if delta.text or delta.reasoning or delta.tool_calls:
             self.pieces += 1
         self.chars += len(delta.text) + len(delta.reasoning)
+        self.size_bytes += travelling_bytes(delta.text + delta.reasoning)
         self.texts.append(delta.text)
         self.reasonings.append(delta.reasoning)
         for call in delta.tool_calls:
-            merge_call(self.tool_calls, call)
-        self.finish_reason = delta.finish_reason or self.finish_reason
+            self.size_bytes += merge_call(self.tool_calls, call)
+        self.finish_reason = (delta.finish_reason or "")[:NAME_CHARS_MAX] or self.finish_reason
         self.told = delta.usage or self.told
+
+    def cut(self) -> None:
+        """Leave out what came last: it made the answer too long to send."""
+        self.texts.pop()
+        self.reasonings.pop()
+        self.finish_reason = "length"
 
     @property
     def usage(self) -> Usage:
@@ -101,16 +112,35 @@ class _Draft:
         )
 
 
-def merge_call(calls: dict[int, dict[str, Any]], piece: Mapping[str, Any]) -> None:
-    """Add a streamed piece of a tool call to the calls so far (OpenAI's `index` names the call)."""
-    index = piece.get("index", 0)
-    call = calls.setdefault(index if isinstance(index, int) else 0, {"function": {}})
-    function = piece.get("function") or {}
-    call.update({k: piece[k] for k in ("id", "type") if piece.get(k)})
-    if function.get("name"):
-        call["function"]["name"] = function["name"]
-    arguments = call["function"].get("arguments", "") + (function.get("arguments") or "")
-    call["function"]["arguments"] = arguments
+def travelling_bytes(text: str) -> int:
+    """How long a text will be inside a rumor inside a part: escaped as JSON twice."""
+    once = json.dumps(text, ensure_ascii=False)[1:-1]
+    return len(json.dumps(once, ensure_ascii=False)[1:-1].encode(errors="replace"))
+
+
+def merge_call(calls: dict[int, dict[str, Any]], piece: Mapping[str, Any]) -> int:
+    """Add a streamed piece of a tool call to the calls so far (OpenAI's `index` names the call).
+
+    Returns the bytes it adds. What is not of the documented form is left out.
+    """
+    index = piece.get("index")
+    index = index if isinstance(index, int) else 0
+    if index not in calls and len(calls) >= TOOL_CALLS_MAX:
+        return 0
+    call = calls.setdefault(index, {"function": {"arguments": ""}})
+    said = piece.get("function")
+    function = said if isinstance(said, Mapping) else {}
+    call.update({k: _word(piece.get(k)) for k in ("id", "type") if _word(piece.get(k))})
+    if _word(function.get("name")):
+        call["function"]["name"] = _word(function.get("name"))
+    arguments = function.get("arguments")
+    arguments = arguments if isinstance(arguments, str) else ""
+    call["function"]["arguments"] += arguments
+    return travelling_bytes(arguments) + NAME_CHARS_MAX
+
+
+def _word(value: object) -> str:
+    return value[:NAME_CHARS_MAX] if isinstance(value, str) else ""
 
 
 async def generate(
@@ -139,11 +169,11 @@ async def _consume(engine: Engine, job: Job, brake: Brake, emit: Emit, draft: _D
             if draft.is_empty:
                 brake.until(job.end_by, "cancelled")
             draft.add(delta)
+            if draft.size_bytes > ANSWER_BYTES_MAX:
+                draft.cut()
+                return
             if delta.text:
                 await emit(delta.text)
-            if draft.chars > ANSWER_CHARS_MAX:
-                draft.finish_reason = "length"
-                return
 
 
 def _charged(job: Job, draft: _Draft, *, useful: bool, code: str | None = None) -> Generated:

@@ -6,6 +6,7 @@ answered and refunded both.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
@@ -15,14 +16,20 @@ import structlog
 from nostrllm.core import ledger
 from nostrllm.core.order import Failed, Paid
 from nostrllm.errors import WorldError
-from nostrllm.ports import Row, Write
+from nostrllm.ports import Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.serve import Counter, paid_writes
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import World
-from nostrllm.provider.ticket import Ticket, Written, post, ticket_of
+from nostrllm.provider.ticket import Written, post, ticket_of
 
 SWEEP_S: Final = 30.0
+AT_ONCE: Final = 4
+
+#: A row whose mint does not answer is tried again after a minute, then after twice as long, …
+PAUSE_S_MAX: Final = 3_600.0
+
+Finish = Callable[[str], Awaitable[bool]]
 UNTOLD_S: Final = 7 * 86_400
 SPENT_EVERY_S: Final = 600.0
 
@@ -42,24 +49,36 @@ class Recovery:
         self._counter = counter
         self._settler = settler
         self._accounts = accounts
+        self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._waiting: dict[str, tuple[float, float]] = {}
 
     async def sweep(self) -> int:
         """Finish every order and transfer that nothing in this process works on.
 
-        Returns how many are still open: their mint has not answered.
+        Each on its own: what cannot be finished is reported and tried again, later each time, and
+        keeps nothing else waiting. Returns how many are still open.
         """
-        still_open = 0
-        for row in await self._world.store.read("orders_open"):
-            if not self._counter.runs(row["id"]):
-                still_open += not await self._guarded(row, self._finish_order)
-        for row in await self._world.store.read("transfers_open"):
-            if not self._accounts.runs(row["id"]):
-                still_open += not await self._guarded(row, self._finish_transfer)
-        since = self._world.now_s() - UNTOLD_S
-        for row in await self._world.store.read("transfers_untold", since=since):
-            if not self._accounts.runs(row["id"]):
-                await self._accounts.tell(row["id"])
-        return still_open
+        store, since = self._world.store, self._world.now_s() - UNTOLD_S
+        work: list[tuple[str, Finish]] = []
+        work += [(row["id"], self._finish_order) for row in await store.read("orders_open")]
+        work += [(row["id"], self._finish_transfer) for row in await store.read("transfers_open")]
+        for row in await store.read("orders_untold", since=since):
+            work.append((row["id"], self._tell_order))
+        for row in await store.read("transfers_untold", since=since):
+            work.append((row["id"], self._tell_transfer))
+        due = [item for item in work if self._is_due(item[0])]
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._guarded(*item)) for item in due]
+        self._forget({item[0] for item in work})
+        return sum(not task.result() for task in tasks)
+
+    def _is_due(self, row_id: str) -> bool:
+        _, next_s = self._waiting.get(row_id, (0.0, 0.0))
+        busy = self._counter.runs(row_id) or self._accounts.runs(row_id)
+        return not busy and self._world.clock.monotonic() >= next_s
+
+    def _forget(self, open_ids: set[str]) -> None:
+        self._waiting = {key: when for key, when in self._waiting.items() if key in open_ids}
 
     async def run(self) -> None:
         """Sweep for ever, and notice change that has been spent."""
@@ -86,37 +105,45 @@ class Recovery:
         )
         return len(spent)
 
-    async def _guarded(self, row: Row, finish: Callable[[Row], Awaitable[bool]]) -> bool:
-        try:
-            return await finish(row)
-        except WorldError as error:
-            log.warning("recovery_waits", order=str(row["id"])[:16], code=error.code)
-            return False
+    async def _guarded(self, row_id: str, finish: Finish) -> bool:
+        done = False
+        async with self._at_once:
+            try:
+                done = await finish(row_id)
+            except WorldError as error:
+                log.warning("recovery_waits", order=row_id[:16], code=error.code)
+            except Exception:  # the supervisor of one row: the others must not wait for it
+                log.exception("recovery_failed", order=row_id[:16])
+        if not done:
+            pause, _ = self._waiting.get(row_id, (SWEEP_S / 2, 0.0))
+            pause = min(pause * 2, PAUSE_S_MAX)
+            self._waiting[row_id] = (pause, self._world.clock.monotonic() + pause)
+        return done
 
-    async def _finish_order(self, row: Row) -> bool:
-        ticket = ticket_of(row)
+    async def _finish_order(self, row_id: str) -> bool:
+        ticket = ticket_of((await self._world.store.read("order_get", id=row_id))[0])
         if ticket.order.state == "paying":
-            paid = await self._pay(ticket)
-            if paid is None:
+            outcome = await self._world.purse.run(row_id, paid_writes(ticket, self._world))
+            if outcome.state == "PREPARED":
                 return False
-            ticket = paid
+            if outcome.state == "REJECTED":
+                await self._counter.tell_refused(ticket, outcome)
+                return True
+            order, _ = ticket.order.handle(Paid(outcome.net * ticket.order.unit_msat))
+            ticket = replace(ticket, order=order)
         if ticket.order.state in ("paid", "running"):
-            log.info("order_paid_back", order=ticket.id[:16])
+            log.info("order_paid_back", order=row_id[:16])
             await self._settler.settle(ticket, Failed("generation-failed"), Written())
         return True
 
-    async def _pay(self, ticket: Ticket) -> Ticket | None:
-        outcome = await self._world.purse.run(ticket.id, paid_writes(ticket, self._world))
-        if outcome.state == "DONE":
-            order, _ = ticket.order.handle(Paid(outcome.net * ticket.order.unit_msat))
-            return replace(ticket, order=order)
-        if outcome.state == "REJECTED":
-            code = outcome.code or "payment-token-invalid"
-            await self._counter.refuse(
-                ticket.address, ticket.id, code, "the mint did not take the token"
-            )
-            return replace(ticket, order=replace(ticket.order, state="refused"))
-        return None
+    async def _finish_transfer(self, row_id: str) -> bool:
+        return await self._accounts.finish(row_id)
 
-    async def _finish_transfer(self, row: Row) -> bool:
-        return await self._accounts.finish(row)
+    async def _tell_order(self, row_id: str) -> bool:
+        row = (await self._world.store.read("order_get", id=row_id))[0]
+        await self._counter.tell_refused(ticket_of(row))
+        return True
+
+    async def _tell_transfer(self, row_id: str) -> bool:
+        await self._accounts.tell(row_id)
+        return True

@@ -28,6 +28,10 @@ Dialect = Literal["client", "chat", "legacy"]
 #: Results, change and refunds stay on relays for so long.
 RESULT_KEEP_S: Final = 30 * 86_400
 RETRY_S_MAX: Final = 600
+LOOK_S: Final = 5.0
+
+#: So many owners' letters are sent at once.
+DELIVERIES_MAX: Final = 64
 #: When the relays that somebody named fail so often, ours are tried too, where his question came.
 OWN_RELAYS_AT_TRY: Final = 1
 DM_RELAYS_MAX: Final = 5
@@ -62,6 +66,8 @@ class Letterbox:
         self._world = world
         self._own_relays = frozenset(own_relays)
         self._wake = asyncio.Event()
+        self._delivering: set[str] = set()
+        self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         self._dm_relays: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
 
     # sealing
@@ -133,8 +139,10 @@ class Letterbox:
 
     # storing and sending
 
-    def store(self, owner: str, outgoing: Sequence[Outgoing]) -> list[Write]:
-        """The writes that put replies into the outbox; `sent` must follow the commit."""
+    def store(
+        self, owner: str, outgoing: Sequence[Outgoing], *, keep_s: int = RESULT_KEEP_S
+    ) -> list[Write]:
+        """The writes that put replies into the outbox for `keep_s`; `wake` after the commit."""
         now = self._world.now_s()
         return [
             Write(
@@ -146,7 +154,7 @@ class Letterbox:
                     "event": json.dumps(letter.event.as_dict(), ensure_ascii=False),
                     "relays": json.dumps(letter.relays),
                     "next_at": now,
-                    "expires_at": now + RESULT_KEEP_S,
+                    "expires_at": now + keep_s,
                 },
             )
             for position, letter in enumerate(outgoing)
@@ -170,47 +178,55 @@ class Letterbox:
 
     async def run(self) -> None:
         """Deliver the outbox, for ever: at once when woken, else as retries fall due."""
-        while True:
-            self._wake.clear()
-            delivered = await self.deliver_due()
-            if delivered:
-                continue
-            try:
-                async with asyncio.timeout(5.0):
-                    await self._wake.wait()
-            except TimeoutError:
-                await self._world.store.commit(Write("outbox_prune", {"now": self._world.now_s()}))
-
-    async def deliver_due(self) -> bool:
-        """Send what is due, in the order it was stored. True if a letter went out."""
-        now = self._world.now_s()
-        rows = await self._world.store.read("outbox_due", now=now)
-        owners: dict[str, list[Row]] = {}
-        for row in rows:
-            owners.setdefault(str(row["owner"]), []).append(row)
         async with asyncio.TaskGroup() as group:
-            tasks = [
-                group.create_task(self._deliver(owner, letters))
-                for owner, letters in owners.items()
-            ]
-        return any(task.result() for task in tasks)
+            while True:
+                self._wake.clear()
+                for owner in await self._due():
+                    await self._deliveries.acquire()
+                    self._delivering.add(owner)
+                    group.create_task(self._deliver(owner))
+                try:
+                    async with asyncio.timeout(LOOK_S):
+                        await self._wake.wait()
+                except TimeoutError:
+                    prune = Write("outbox_prune", {"now": self._world.now_s()})
+                    await self._world.store.commit(prune)
 
-    async def _deliver(self, owner: str, letters: list[Row]) -> bool:
-        writes = []
-        complete = True
-        for row in letters:
-            if await self._publish(row):
+    async def _due(self) -> list[str]:
+        rows = await self._world.store.read("outbox_due", now=self._world.now_s())
+        return [row["owner"] for row in rows if row["owner"] not in self._delivering]
+
+    async def drain(self, timeout_s: float) -> None:
+        """Wait until what is due has gone out, or time is."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                while self._delivering or await self._due():
+                    self._wake.set()
+                    await asyncio.sleep(0.05)
+        except TimeoutError:
+            log.warning("replies_left", owners=len(self._delivering))
+
+    async def _deliver(self, owner: str) -> None:
+        """Send one owner's letters in their order, up to the first that no relay takes.
+
+        One silent relay thus holds up one conversation, and for longer each time.
+        """
+        try:
+            writes = []
+            for row in await self._world.store.read("outbox_waiting", owner=owner):
+                if not await self._publish(row):
+                    pause = min(RETRY_S_MAX, 2 ** min(10, 1 + int(row["tries"])))
+                    later = {"owner": owner, "next_at": self._world.now_s() + pause}
+                    writes.append(Write("outbox_later", later))
+                    break
                 writes.append(Write("outbox_sent", {"id": row["id"]}))
             else:
-                pause = min(RETRY_S_MAX, 2 ** min(10, 1 + int(row["tries"])))
-                later = {"id": row["id"], "next_at": self._world.now_s() + pause}
-                writes.append(Write("outbox_later", later))
-                complete = False
-        if complete:
-            moved = {"id": owner, "state": "closed", "was": "settled", "at": self._world.now_s()}
-            writes.append(Write("order_move", moved))
-        await self._world.store.commit(*writes)
-        return complete
+                moved = {"id": owner, "state": "closed", "was": "settled"}
+                writes.append(Write("order_move", {**moved, "at": self._world.now_s()}))
+            await self._world.store.commit(*writes)
+        finally:
+            self._delivering.discard(owner)
+            self._deliveries.release()
 
     async def _publish(self, row: Row) -> bool:
         event = parse_event(json.loads(row["event"]))

@@ -16,8 +16,9 @@ import structlog
 
 from nostrllm.core import ledger
 from nostrllm.core.order import Failed, Generated, Paid, PaymentRefused, Started
-from nostrllm.errors import RemoteError, StoreError
+from nostrllm.errors import RemoteError
 from nostrllm.ports import Conflict, Signer, Write
+from nostrllm.provider.admit import Letter
 from nostrllm.provider.generate import Brake, generate
 from nostrllm.provider.reply import Address, Letterbox
 from nostrllm.provider.settle import Settler
@@ -31,7 +32,12 @@ from nostrllm.wire.order import Accepted, AcceptedTerms, Problem, Refused
 
 #: How long a swap of unknown outcome is chased before recovery takes it over.
 PENDING_PAUSE_S: Final = 2.0
-RETRY_AFTER_S: Final = 10
+PENDING_S: Final = 30
+RETRY_AFTER: Final = {"busy": 10, "rate-limited": 60}
+
+#: A refusal carries no money: it is worth an hour of trying.
+REFUSAL_KEEP_S: Final = 3_600
+MESSAGE_CHARS: Final = 900
 
 log = structlog.get_logger()
 
@@ -45,7 +51,7 @@ class Counter:
         self._letterbox = letterbox
         self._settler = settler
         self._slots = asyncio.Semaphore(shop.slots)
-        self._running: dict[str, Brake] = {}
+        self._running: dict[str, tuple[str, Brake]] = {}
         self.closing = False
 
     @property
@@ -66,10 +72,16 @@ class Counter:
 
     def cancel(self, order_id: str) -> bool:
         """Stop a running order. False if it is not running here."""
-        brake = self._running.get(order_id)
-        if brake is not None:
-            brake.cancel()
-        return brake is not None
+        running = self._running.get(order_id)
+        if running is not None:
+            running[1].cancel()
+        return running is not None
+
+    def _check_author(self, job: Job) -> None:
+        """Nobody fills the shop alone. Raises RemoteError `busy`."""
+        own = sum(author == job.ticket.author for author, _ in self._running.values())
+        if own >= self._shop.orders_per_author_max:
+            raise RemoteError("so many of your orders are running already", code="busy")
 
     # the line
 
@@ -77,24 +89,33 @@ class Counter:
         """Take an admitted order to its end."""
         if job.id in self._running:
             return
-        brake = self._running[job.id] = Brake(self._world.clock.now)
+        self._check_author(job)
+        brake = Brake(self._world.clock.now)
+        self._running[job.id] = (job.ticket.author, brake)
         try:
             session = self._world.keyring.signer()
             accepted = await self._accept(job, session)
             job = replace(job, ticket=replace(job.ticket, accepted=json.dumps(accepted.as_dict())))
-            await self._place(job)
-            paid = await self._pay(job)
-            if paid is not None:
-                await self._work(paid, brake, session, accepted)
-        except Conflict as conflict:
-            await self._refuse_claimed(job, conflict)
-        except StoreError:
-            await self.refuse(job.ticket.address, job.id, "internal", "the order was not stored")
+            if await self._place(job):
+                await self._finish(job, brake, session, accepted)
         finally:
             del self._running[job.id]
 
-    async def _place(self, job: Job) -> None:
-        """Commit the order, its coins' claim and the swap to run, before the mint is asked."""
+    async def _finish(self, job: Job, brake: Brake, session: Signer, accepted: Event) -> None:
+        """All that follows the commit. Nobody is told "nothing was taken" any more: what fails here
+        is finished, or paid back, by recovery."""
+        try:
+            paid = await self._pay(job)
+            if paid is not None:
+                await self._work(paid, brake, session, accepted)
+        except Exception:  # the supervisor of one order, whose row says what is left to do
+            log.exception("order_crashed", order=job.id[:16])
+
+    async def _place(self, job: Job) -> bool:
+        """Commit the order, its coins' claim and the swap to run, before the mint is asked.
+
+        False when there is such an order already. Raises RemoteError or StoreError if not stored.
+        """
         now = self._world.now_s()
         writes = [job.ticket.insert(now)]
         if job.plan is not None:
@@ -104,14 +125,21 @@ class Counter:
             author = job.ticket.author
             writes.append(Write("account_take", {"pubkey": author, "msat": hold}, rows=1))
             writes += post(f"held:{job.id}", ledger.account_held(job.id, author, hold), now)
-        await self._world.store.commit(*writes)
+        try:
+            await self._world.store.commit(*writes)
+        except Conflict as conflict:
+            if conflict.name == "order_insert":
+                return False
+            raise _claimed(conflict) from None
         log.info("order_placed", order=job.id[:16], funding=job.ticket.order.funding)
+        return True
 
     async def _pay(self, job: Job) -> Job | None:
         """The job once its money is ours; None when it never will be, or recovery sees to it."""
         if job.plan is None:
             return job
         told = False
+        until_s = min(self._world.now_s() + PENDING_S, job.ticket.deadline)
         while True:
             outcome = await self._world.purse.run(job.id, paid_writes(job.ticket, self._world))
             if outcome.state == "DONE":
@@ -119,12 +147,12 @@ class Counter:
                 order, _ = job.ticket.order.handle(Paid(net))
                 return job.with_order(order)
             if outcome.state == "REJECTED":
-                await self._refuse_unpaid(job.ticket, outcome)
+                await self.tell_refused(job.ticket, outcome)
                 return None
             if not told:
                 told = True
                 await self._tell_pending(job.ticket)
-            if self._world.now_s() >= job.ticket.deadline or self.closing:
+            if self._world.now_s() >= until_s or self.closing:
                 return None
             await self._world.clock.sleep(PENDING_PAUSE_S)
 
@@ -174,38 +202,36 @@ class Counter:
 
     # saying no
 
-    async def refuse(self, address: Address, order_id: str, code: str, message: str) -> None:
-        """Tell the asker that nothing was taken, and why; not stored, he may simply ask again."""
+    async def refuse(self, letter: Letter, code: str, message: str) -> None:
+        """Tell the asker that nothing was taken, and why. The order of this id will never run."""
         problem = Problem(
-            code=code, message=message, retry_after_s=RETRY_AFTER_S if code == "busy" else None
+            code=code, message=message[:MESSAGE_CHARS], retry_after_s=RETRY_AFTER.get(code)
         )
-        log.info("order_refused", order=order_id[:16], code=code)
-        outgoing = await self._letterbox.seal(
-            address, self.refusal(address, order_id, problem), keep_s=86_400
-        )
-        await self._letterbox.send(outgoing)
-
-    @staticmethod
-    def refusal(address: Address, order_id: str, problem: Problem) -> Refused | Sequence[str]:
-        """The refusal in the asker's dialect."""
-        if address.dialect == "client":
-            return Refused(order=order_id, problem=problem)
-        return [f"{problem.message}. Nothing was taken. [{problem.code}]"]
-
-    async def _refuse_claimed(self, job: Job, conflict: Conflict) -> None:
-        """Another order has these coins, or this order exists already."""
-        if conflict.name == "order_insert":
+        log.info("order_refused", order=letter.id[:16], code=code)
+        said = refusal(letter.address, letter.id, problem, "Nothing was taken.")
+        outgoing = await self._letterbox.seal(letter.address, said, keep_s=REFUSAL_KEEP_S)
+        if code == "rate-limited":
+            await self._letterbox.send(outgoing)
             return
-        if conflict.name == "account_take":
-            code, message = "account-insufficient", "your balance changed meanwhile"
-        else:
-            code, message = "payment-token-spent", "these coins were used here before"
-        await self.refuse(job.ticket.address, job.id, code, message)
+        heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
+        stored = self._letterbox.store(letter.id, outgoing, keep_s=REFUSAL_KEEP_S)
+        await self._world.store.commit(Write("heard_note", heard), *stored)
+        self._letterbox.wake()
 
-    async def _refuse_unpaid(self, ticket: Ticket, outcome: Outcome) -> None:
-        code = outcome.code or "payment-token-invalid"
-        ticket.order.handle(PaymentRefused(code))
-        await self.refuse(ticket.address, ticket.id, code, "the mint did not take the token")
+    async def tell_refused(self, ticket: Ticket, outcome: Outcome | None = None) -> None:
+        """Store and send the refusal of an order whose payment the mint did not take."""
+        row = (await self._world.store.read("order_get", id=ticket.id))[0]
+        code = str(row["code"]) or "payment-token-invalid"
+        message, taken = "the mint did not take the token", "Nothing was taken."
+        if outcome is not None and outcome.suspect:
+            log.error("mint_suspect", order=ticket.id[:16], mint=ticket.mint)
+            message = "the mint's answer was wrong, so your coins may be gone there"
+            taken = "We got nothing; the evidence is kept."
+        problem = Problem(code=code, message=message)
+        said = refusal(ticket.address, ticket.id, problem, taken)
+        outgoing = await self._letterbox.seal(ticket.address, said)
+        await self._world.store.commit(*self._letterbox.store(ticket.id, outgoing))
+        self._letterbox.wake()
 
     async def _tell_pending(self, ticket: Ticket) -> None:
         if ticket.address.dialect != "client":
@@ -214,6 +240,22 @@ class Counter:
                 "the answer, or your money back. [payment-pending]"
             )
             await self._letterbox.send(await self._letterbox.seal(ticket.address, [text]))
+
+
+def refusal(
+    address: Address, order_id: str, problem: Problem, taken: str
+) -> Refused | Sequence[str]:
+    """The refusal in the asker's dialect; `taken` says what became of a person's money."""
+    if address.dialect == "client":
+        return Refused(order=order_id, problem=problem)
+    return [f"{problem.message}. {taken} [{problem.code}]"]
+
+
+def _claimed(conflict: Conflict) -> RemoteError:
+    """Why the coins or the balance cannot pay for this order."""
+    if conflict.name == "account_take":
+        return RemoteError("your balance changed meanwhile", code="account-insufficient")
+    return RemoteError("these coins were used here before", code="payment-token-spent")
 
 
 def paid_writes(ticket: Ticket, world: World) -> Callable[[Outcome], list[Write]]:
@@ -228,6 +270,7 @@ def paid_writes(ticket: Ticket, world: World) -> Callable[[Outcome], list[Write]
                 Write("order_paid", {"id": ticket.id, "net_msat": net, "at": now}, rows=1),
                 *post(f"paid:{ticket.id}", ledger.token_paid(ticket.id, ticket.mint, net), now),
             ]
+        ticket.order.handle(PaymentRefused(outcome.code))
         refused = {"id": ticket.id, "code": outcome.code or "payment-token-invalid", "at": now}
         return [Write("order_refused", refused, rows=1)]
 

@@ -130,7 +130,7 @@ class Settler:
         """The account as it will be, (seq, balance), and the write that holds it to that."""
         rows = await self._world.store.read("account_get", pubkey=pubkey)
         if not rows:
-            return (1, credit_msat), []
+            return (1, credit_msat), [Write("account_get", {"pubkey": pubkey}, rows=0)]
         seq, balance = int(rows[0]["seq"]), int(rows[0]["balance_msat"])
         expected = [Write("account_expect", {"pubkey": pubkey, "seq": seq}, rows=1)]
         return (seq + (credit_msat > 0), balance + credit_msat), expected

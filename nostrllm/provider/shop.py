@@ -37,6 +37,7 @@ class Shop:
     heartbeat_s: int = 600
     slots: int = 4
     queue_max: int = 32
+    orders_per_author_max: int = 16
     payment_msat_max: int = 100_000_000
     balance_msat_max: int = 1_000_000_000
     chat_deadline_s: int = 120

@@ -17,7 +17,7 @@ from nostrllm.ports import Row, Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Letter, Wish
 from nostrllm.provider.announce import Announcer
-from nostrllm.provider.reply import Letterbox
+from nostrllm.provider.reply import RESULT_KEEP_S, Letterbox
 from nostrllm.provider.serve import Counter
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.ticket import Ticket
@@ -33,6 +33,9 @@ SYSTEM: Final = "You are a helpful assistant."
 
 #: An unpaid question is estimated with an answer of so many tokens.
 ANSWER_TOKENS_TYPICAL: Final = 150
+
+#: Words that carry no money are worth an hour of trying.
+TALK_KEEP_S: Final = 3_600
 
 Texts = list[str]
 
@@ -136,9 +139,11 @@ class Talk:
     async def _answer(self, letter: Letter, texts: Texts) -> None:
         """Store and send the texts; the message counts as heard from then on."""
         outgoing = await self._letterbox.seal(letter.address, texts)
+        keep_s = RESULT_KEEP_S if any("cashu" in text for text in texts) else TALK_KEEP_S
         heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
         await self._world.store.commit(
-            Write("heard_insert", heard), *self._letterbox.store(letter.id, outgoing)
+            Write("heard_insert", heard),
+            *self._letterbox.store(letter.id, outgoing, keep_s=keep_s),
         )
         self._letterbox.wake()
 
@@ -301,9 +306,10 @@ class Talk:
         return ["Forgotten. A new conversation begins."]
 
     async def _receipt(self, letter: Letter, _said: chat.Chat) -> Texts:
-        row = await self._last(letter)
-        if row is None or not row["receipt"]:
+        rows = await self._world.store.read("order_last_receipt", author=letter.author)
+        if not rows:
             return ["There is no receipt yet."]
+        row = rows[0]
         receipt = {"receipt": json.loads(row["receipt"]), "salt": self._salt(row["id"])}
         return [json.dumps(receipt, ensure_ascii=False, separators=(",", ":"))]
 

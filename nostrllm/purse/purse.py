@@ -57,6 +57,10 @@ class Purse:
         """
         return await self._driver.run(op_id, then)
 
+    async def knows(self, op_id: str) -> bool:
+        """Was an operation of this id stored?"""
+        return await self._till.operation(op_id) is not None
+
     async def pending(self) -> list[tuple[str, str]]:
         """Id and kind of each operation that has not ended, oldest first; run them at a start."""
         rows = await self._till.store.read("operation_pending")

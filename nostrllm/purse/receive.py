@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from nostrllm.core import coins
-from nostrllm.crypto.bdhke import verify_proof_dleq, y_of
+from nostrllm.crypto.bdhke import is_point, verify_proof_dleq, y_of
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Keyset, Write
 from nostrllm.purse.operation import Operation, Own, Plan
@@ -65,6 +65,8 @@ def checked(proof: Proof, unit: str, keysets: Mapping[str, Keyset]) -> Proof:
         raise RemoteError("the mint has no coin of such an amount", code="payment-token-invalid")
     if proof.secret.lstrip().startswith("["):
         raise RemoteError("the token is locked", code="payment-token-locked-wrong")
+    if not is_point(proof.C):
+        raise RemoteError("a coin's signature is no point", code="payment-token-invalid")
     complete = proof.dleq is not None and proof.dleq.r is not None
     if complete and not verify_proof_dleq(proof, key):
         raise RemoteError("the mint did not sign this coin", code="payment-token-invalid")

@@ -8,12 +8,16 @@ coins that are spent are marked so and the others are free again. Resume: run ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from nostrllm.core import coins
 from nostrllm.errors import LocalError
 from nostrllm.purse.operation import Operation, Own, Then, mark, outcome_of, proof_of
 from nostrllm.purse.till import Outputs, Till, keyset_in_use, keysets_with
 from nostrllm.wire.token import Proof, Token
+
+#: More coins than this make a token too long for one message, and dear to receive.
+COINS_MAX: Final = 64
 
 
 async def place(till: Till, op_id: str, want: Token, amount: int, then: Then) -> Outputs:
@@ -24,7 +28,7 @@ async def place(till: Till, op_id: str, want: Token, amount: int, then: Then) ->
     rows = await till.store.read("proof_free", mint=want.mint, unit=want.unit)
     have = [proof_of(row) for row in rows]
     ready = coins.exact(have, amount)
-    if ready is None:
+    if ready is None or len(ready) > COINS_MAX:
         operation = await _swap(till, op_id, want, amount, have)
         await till.store.commit(
             operation.insert(till.clock.now()),

@@ -15,7 +15,18 @@ from nostrllm.wire.announcement import ModelOffer, Price, Terms
 from nostrllm.wire.token import normal_url
 
 #: Parameters of a chat request that every OpenAI-compatible server takes.
-PARAMETERS = ("max_tokens", "temperature", "top_p", "seed", "stop", "response_format", "tools")
+PARAMETERS = (
+    "max_tokens",
+    "temperature",
+    "top_p",
+    "seed",
+    "stop",
+    "presence_penalty",
+    "frequency_penalty",
+    "response_format",
+    "tools",
+    "tool_choice",
+)
 
 RelayUrl = Annotated[str, StringConstraints(pattern=r"^wss?://[^\s]+$", max_length=256)]
 MintUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=256)]
@@ -38,6 +49,7 @@ class ProviderTable(_Table):
     nip04: bool = False
     heartbeat_s: int = Field(default=600, ge=60, le=3_600)
     queue_max: int = Field(default=32, ge=0, le=10_000)
+    orders_per_author_max: int = Field(default=16, ge=1, le=10_000)
     payment_sat_max: int = Field(default=100_000, ge=1, le=100_000_000)
     balance_sat_max: int = Field(default=1_000_000, ge=1, le=100_000_000)
     letters_per_minute_max: int = Field(default=60, ge=1, le=100_000)
@@ -131,6 +143,7 @@ class ProviderConfig(_Table):
             heartbeat_s=table.heartbeat_s,
             slots=self.engine.slots,
             queue_max=table.queue_max,
+            orders_per_author_max=table.orders_per_author_max,
             payment_msat_max=table.payment_sat_max * 1_000,
             balance_msat_max=table.balance_sat_max * 1_000,
             letters_per_minute_max=table.letters_per_minute_max,

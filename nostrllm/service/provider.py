@@ -134,6 +134,7 @@ class _Report:
             "relays": [
                 {"url": relay.url, "connected": relay.connected, "error": relay.error}
                 for relay in self._world.relays.status()
+                if relay.url in self._shop.relays
             ],
             "accepting": status.accepting and ready,
             "orders_open": status.orders_open,
@@ -142,9 +143,22 @@ class _Report:
             "orders": {row["state"]: row["n"] for row in counts},
             "earned_msat": sum(int(row["cost_msat"]) for row in counts),
         }
-        part = self._path.with_suffix(".part")
-        part.write_text(json.dumps(content, indent=1), encoding="utf-8")
-        part.replace(self._path)
+        try:
+            _replace(self._path, json.dumps(content, indent=1))
+        except OSError as error:
+            log.warning("status_not_written", reason=error.strerror)
+
+
+def _replace(path: Path, text: str) -> None:
+    """Put a file in the place of another, whole, readable by nobody else."""
+    part = path.with_suffix(".part")
+    with open(part, "w", encoding="utf-8", opener=_private) as file:
+        file.write(text)
+    part.replace(path)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
 
 
 async def check_provider(config: ProviderConfig) -> list[tuple[str, str | None]]:

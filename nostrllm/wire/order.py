@@ -9,6 +9,7 @@ makes it the idempotency key everywhere (docs/protocol.md).
 
 from __future__ import annotations
 
+import json
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import ConfigDict, Field, TypeAdapter
@@ -70,13 +71,22 @@ class ChatRequest(Wire):
 
     @property
     def size_bytes(self) -> int:
-        """UTF-8 bytes of all texts: what token estimates start from."""
-        return sum(len(self._text(message).encode(errors="replace")) for message in self.messages)
+        """UTF-8 bytes of all that the model will read: what token estimates start from.
 
-    @staticmethod
-    def _text(message: ChatMessage) -> str:
-        content = message.content
-        return content if isinstance(content, str) else "" if content is None else str(content)
+        Texts count as they are; tools, schemas and whatever else is no text, as JSON.
+        """
+        body = self.model_dump(exclude_none=True, exclude={"messages"})
+        size = len(_json_bytes(body)) - len(b"{}")
+        for message in self.messages:
+            rest = message.model_dump(exclude_none=True, exclude={"role"})
+            if isinstance(message.content, str):
+                size += len(rest.pop("content").encode(errors="replace"))
+            size += len(_json_bytes(rest)) - len(b"{}")
+        return size
+
+
+def _json_bytes(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
 
 
 class ReplyTo(Wire):

@@ -123,8 +123,14 @@ SELECT * FROM orders WHERE id = :id;
 SELECT * FROM orders WHERE state IN ('paying', 'paid', 'running') ORDER BY created_at;
 -- name: orders_all
 SELECT * FROM orders ORDER BY created_at, id;
+-- name: orders_untold
+SELECT * FROM orders WHERE state = 'refused' AND created_at > :since
+    AND NOT EXISTS (SELECT 1 FROM outbox WHERE outbox.owner = orders.id)
+ORDER BY created_at;
 -- name: order_last
-SELECT * FROM orders WHERE author = :author AND state NOT IN ('refused')
+SELECT * FROM orders WHERE author = :author ORDER BY created_at DESC, id LIMIT 1;
+-- name: order_last_receipt
+SELECT * FROM orders WHERE author = :author AND receipt <> ''
 ORDER BY created_at DESC, id LIMIT 1;
 -- name: order_last_change
 SELECT * FROM orders WHERE author = :author AND change_units > 0
@@ -205,8 +211,10 @@ SELECT account, sum(msat) AS msat FROM posting GROUP BY account ORDER BY account
 INSERT INTO outbox (id, owner, position, event, relays, state, next_at, expires_at)
 VALUES (:id, :owner, :position, :event, :relays, 'waiting', :next_at, :expires_at);
 -- name: outbox_due
-SELECT * FROM outbox WHERE state = 'waiting' AND next_at <= :now ORDER BY next_at, owner, position
-LIMIT 64;
+SELECT owner, min(next_at) AS next_at FROM outbox WHERE state = 'waiting' AND next_at <= :now
+GROUP BY owner ORDER BY 2 LIMIT 256;
+-- name: outbox_waiting
+SELECT * FROM outbox WHERE state = 'waiting' AND owner = :owner ORDER BY position;
 -- name: outbox_of
 SELECT * FROM outbox WHERE owner = :owner ORDER BY position;
 -- name: outbox_sent
@@ -214,7 +222,7 @@ UPDATE outbox SET state = 'sent' WHERE id = :id;
 -- name: outbox_sent_of
 UPDATE outbox SET state = 'sent' WHERE owner = :owner;
 -- name: outbox_later
-UPDATE outbox SET tries = tries + 1, next_at = :next_at WHERE id = :id;
+UPDATE outbox SET tries = tries + 1, next_at = :next_at WHERE owner = :owner AND state = 'waiting';
 -- name: outbox_prune
 DELETE FROM outbox WHERE expires_at < :now;
 -- name: outbox_waiting_count
