@@ -1,7 +1,8 @@
 """A model server that answers at once with N ready-made chunks, to measure everything around it.
 
-`python -m tests.benchmarks.mockengine PORT [CHUNKS]` on 127.0.0.1; PORT 0 takes a free one. The
-first line on stdout is the base URL. Only for figures of our own overhead: it generates nothing.
+`python -m tests.benchmarks.mockengine PORT [CHUNKS [PAUSE_MS]]` on 127.0.0.1; PORT 0 takes a free
+one, PAUSE_MS lies between two chunks. The first line on stdout is the base URL. Only for figures of
+our own overhead: it generates nothing.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def answer(chunks: int) -> tuple[list[bytes], bytes]:
 class Connection(asyncio.Protocol):
     """One client; requests one after another."""
 
-    def __init__(self, group: asyncio.TaskGroup, chunks: int) -> None:
+    def __init__(self, group: asyncio.TaskGroup, chunks: int, pause_s: float) -> None:
         self._group = group
+        self._pause_s = pause_s
         self._pieces, self._end = answer(chunks)
         self._transport: asyncio.Transport | None = None
         self._buffer = b""
@@ -75,18 +77,22 @@ class Connection(asyncio.Protocol):
         self._transport.write(HEAD % b"text/event-stream")
         for piece in self._pieces:
             self._transport.write(piece)
-            await asyncio.sleep(0)  # one write for each chunk, as a real server does
+            await asyncio.sleep(self._pause_s)  # one write for each chunk, as a real server does
         self._transport.write(self._end)
 
 
-async def serve(port: int, chunks: int) -> None:
+async def serve(port: int, chunks: int, pause_s: float) -> None:
     """Serve until killed."""
     async with asyncio.TaskGroup() as group:
         loop = asyncio.get_running_loop()
-        server = await loop.create_server(lambda: Connection(group, chunks), "127.0.0.1", port)
+        server = await loop.create_server(
+            lambda: Connection(group, chunks, pause_s), "127.0.0.1", port
+        )
         print(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}/v1", flush=True)
         await server.serve_forever()
 
 
 if __name__ == "__main__":
-    uvloop.run(serve(int(sys.argv[1]), int(sys.argv[2]) if len(sys.argv) > 2 else 200))
+    given = [int(word) for word in sys.argv[1:4]]
+    port, chunks, pause_ms = given + [0, 200, 0][len(given) :]
+    uvloop.run(serve(port, chunks, pause_ms / 1_000))
