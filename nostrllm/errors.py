@@ -56,6 +56,7 @@ CODES: Final[dict[str, bool]] = {
     "wallet-empty": False,
     "receipt-invalid": False,
     "store-failed": True,
+    "not-found": False,
     "devnet-failed": True,
 }
 

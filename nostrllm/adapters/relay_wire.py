@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
-from urllib.parse import urlsplit, urlunsplit
 
 import orjson
 
@@ -19,7 +18,6 @@ from nostrllm.wire.event import Event
 
 REASON_CHARS_MAX: Final = 200
 CHALLENGE_CHARS_MAX: Final = 1_024
-URL_CHARS_MAX: Final = 512
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,27 +224,6 @@ class _Compiled:
             and (self.until is None or event.created_at <= self.until)
             and all(not asked.isdisjoint(event.values(name)) for name, asked in self.tags)
         )
-
-
-def relay_key(url: str) -> str:
-    """One spelling for every spelling of a relay's address.
-
-    Raises RemoteError for what is no ws:// or wss:// address.
-    """
-    try:
-        parts = urlsplit(url.strip() if len(url) <= URL_CHARS_MAX else "")
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        raise RemoteError("the relay address cannot be read") from None
-    if parts.scheme not in ("ws", "wss") or not host or parts.username or parts.password:
-        raise RemoteError("a relay address begins with ws:// or wss:// and a host")
-    host = f"[{host}]" if ":" in host else host
-    netloc = host if port in (None, _PORTS[parts.scheme]) else f"{host}:{port}"
-    path = "" if parts.path == "/" else parts.path
-    return urlunsplit((parts.scheme, netloc, path, parts.query, ""))
-
-
-_PORTS: Final = {"ws": 80, "wss": 443}
 
 
 def place(url: str) -> str:

@@ -19,11 +19,12 @@ from nostrllm.adapters.relay_connection import RelayConnection, Shared
 from nostrllm.adapters.relay_intake import Basket, Counts, Inbox, Intake
 from nostrllm.adapters.relay_limits import RelayLimits
 from nostrllm.adapters.relay_request import Request
-from nostrllm.adapters.relay_wire import event_frame, needs_auth, relay_key
+from nostrllm.adapters.relay_wire import event_frame, needs_auth
 from nostrllm.errors import ConfigError, LocalError, RemoteError
 from nostrllm.ports import Clock, Filter, Keyring, Published, RelayStatus, Signer
 from nostrllm.wire.event import Event
 from nostrllm.wire.kinds import is_ephemeral
+from nostrllm.wire.places import relay_url
 
 _log = logging.getLogger(__name__)
 
@@ -50,7 +51,7 @@ class WebsocketRelays:
         intake = Intake(keyring, self._limits)
         self._shared = Shared(keyring, clock, self._limits, intake, self._counts)
         try:
-            self._urls = tuple(dict.fromkeys(relay_key(url) for url in urls))
+            self._urls = tuple(dict.fromkeys(relay_url(url) for url in urls))
         except RemoteError as exc:
             raise ConfigError(exc.message) from None
         self._connections: dict[_Key, RelayConnection] = {}
@@ -251,7 +252,7 @@ class WebsocketRelays:
         if self._group is None:
             raise LocalError("the relays are not open")
         try:
-            key = (relay_key(url), None if signer is None else signer.pubkey)
+            key = (relay_url(url), None if signer is None else signer.pubkey)
         except RemoteError:
             return None
         found = self._connections.get(key)

@@ -17,7 +17,7 @@ from nostrllm.errors import RemoteError
 from nostrllm.wire import kinds
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.event import Event
-from nostrllm.wire.message import Hex32, ModelId, RelayUrl, Wire, parse
+from nostrllm.wire.message import Hex32, ModelId, RelayUrl, Wire, digest, parse
 from nostrllm.wire.order import (
     AcceptedTerms,
     Msat,
@@ -34,6 +34,7 @@ from nostrllm.wire.receipt import (
     parse_receipt,
     round_up,
 )
+from nostrllm.wire.token import normal_url
 
 #: More tokens than this beside the bytes are not believed.
 FRAME_TOKENS_PER_MESSAGE: Final = 64
@@ -90,9 +91,13 @@ class Bargain(Wire):
 
     def takes(self, mint: str, unit: str) -> bool:
         """May coins of this mint and unit come back?"""
+        try:
+            url = normal_url(mint)
+        except RemoteError:
+            return False
         if self.mint:
-            return (mint.rstrip("/"), unit) == (self.mint, self.unit)
-        return mint.rstrip("/") in self.mints and unit in UNIT_MSAT
+            return (url, unit) == (self.mint, self.unit)
+        return url in self.mints and unit in UNIT_MSAT
 
 
 _BARGAIN: Final = TypeAdapter(Bargain)
@@ -204,7 +209,7 @@ def proved_receipt(bargain: Bargain, order_id: str, result: Result) -> ProvedRec
     honest = (
         content.c == bargain.c
         and content.model == bargain.model
-        and content.details == details.digest
+        and content.details == digest(result.details)
         and content.amount_msat == round_up(result.cost_msat)
         and (details.order, details.price) == (order_id, bargain.price)
         and (details.cost_msat, details.usage) == (result.cost_msat, result.usage)

@@ -1,18 +1,18 @@
-"""One order, from the client's message to the settled result: what may happen next, and what to do.
+"""One order, from the client's message to its settlement: what may happen next.
 
-Pure: no I/O, no clock, no randomness. Events go in, effects come out; the provider carries the
-effects out and feeds back what became of them. A row in the store says which state an order is in,
-and it changes in the same transaction as the money it stands for, so after a crash the state alone
-tells what is left to do.
+Pure: no I/O, no clock, no randomness. An event goes in, the order as it then is comes out, and its
+state says what to do. A row in the store has that state, and it changes in the same transaction as
+the money it stands for, so after a crash the state alone tells what is left to do.
 
-    Placed ─▶ paying ─▶ paid ─▶ running ─▶ settled ─▶ closed
-                 │        └───────┴─ Failed: everything goes back ─▲
-                 └─▶ refused: nothing was taken
+    placed ─▶ paying ─▶ paid ─▶ running ─▶ settled ─▶ closed
+                │        └───────┴─ Failed: everything goes back ─▲
+                └─▶ refused: nothing was taken
 
 - paying: the swap (token) is written down and on its way to the mint; a hold on an account skips it
 - paid: the money is ours to work for; the answer may begin
 - running: the model writes; a crash here leaves no answer, so the money goes back
 - settled: cost, change and credit are booked and the result is stored; only its delivery is left
+- closed: a relay or the client has the result; the store alone makes this step
 
 Rule 1: every msat that was paid in is either cost, change or credit once an order is settled.
 Rule 2: the cost never passes the budget: the ceiling less the mint's fee, and what was paid.
@@ -76,40 +76,7 @@ class Failed:
     code: str
 
 
-@dataclass(frozen=True, slots=True)
-class Delivered:
-    """A relay took the result, or the client said that it has it."""
-
-
-Event = Paid | PaymentRefused | Started | Generated | Failed | Delivered
-
-
-# effects: what to do now
-
-
-@dataclass(frozen=True, slots=True)
-class Generate:
-    """Ask the model, and stop it when the cost would pass the budget."""
-
-    budget_msat: int
-
-
-@dataclass(frozen=True, slots=True)
-class Settle:
-    """Book the cost, return the rest, store the result and send it."""
-
-    settlement: Settlement
-    code: str | None
-
-
-@dataclass(frozen=True, slots=True)
-class Refuse:
-    """Tell the client that nothing was taken, and why."""
-
-    code: str
-
-
-Effect = Generate | Settle | Refuse
+Event = Paid | PaymentRefused | Started | Generated | Failed
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +94,8 @@ class Order:
 
     `ceiling_msat` is all the client pays, the mint's `fee_msat` included. `unit_msat` is one coin;
     `change_fee_units` is what it costs to receive change, below which change is credited.
-    `wants_ecash` is False when the client prefers credit, or paid from an account.
+    `wants_ecash` is False when the client prefers credit, or paid from an account. `code` says why
+    an order was refused or failed.
     """
 
     funding: Funding
@@ -139,39 +107,33 @@ class Order:
     state: State = "paying"
     net_msat: int = 0
     settlement: Settlement | None = None
+    code: str | None = None
 
     @property
     def budget_msat(self) -> int:
         """The most that the work may cost."""
         return max(0, min(self.ceiling_msat - self.fee_msat, self.net_msat))
 
-    def handle(self, event: Event) -> tuple[Order, list[Effect]]:
-        """The order after the event, and what to do. Raises OrderError."""
+    def handle(self, event: Event) -> Order:
+        """The order after the event. Raises OrderError."""
         match self.state, event:
             case "paying", Paid(net_msat):
-                after = replace(self, state="paid", net_msat=net_msat)
-                return after, [Generate(after.budget_msat)]
+                return replace(self, state="paid", net_msat=net_msat)
             case "paying", PaymentRefused(code):
-                return replace(self, state="refused"), [Refuse(code)]
+                return replace(self, state="refused", code=code)
             case "paid", Started():
-                return replace(self, state="running"), []
+                return replace(self, state="running")
             case "running", Generated(cost_msat, useful, code):
-                return self._settle(min(cost_msat, self.budget_msat) if useful else 0, code)
+                return self._settled(min(cost_msat, self.budget_msat) if useful else 0, code)
             case "paid" | "running", Failed(code):
-                return self._settle(0, code)
-            case "settled", Delivered():
-                return replace(self, state="closed"), []
-            case "closed", Delivered():
-                return self, []
-            case _, Paid() | PaymentRefused() | Started() | Generated() | Failed() | Delivered():
+                return self._settled(0, code)
+            case _, Paid() | PaymentRefused() | Started() | Generated() | Failed():
                 raise OrderError(f"{type(event).__name__} while {self.state}")
             case _:
                 assert_never(event)
 
-    def _settle(self, cost_msat: int, code: str | None) -> tuple[Order, list[Effect]]:
-        settlement = self.split(cost_msat)
-        after = replace(self, state="settled", settlement=settlement)
-        return after, [Settle(settlement, code)]
+    def _settled(self, cost_msat: int, code: str | None) -> Order:
+        return replace(self, state="settled", settlement=self.split(cost_msat), code=code)
 
     def split(self, cost_msat: int) -> Settlement:
         """The paid msat as cost, change in whole coins, and the rest as credit."""

@@ -22,7 +22,7 @@ from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.ticket import address_of, post
 from nostrllm.purse import Outcome
-from nostrllm.wire.chat import sats
+from nostrllm.wire.amount import sats
 from nostrllm.wire.event import Event
 from nostrllm.wire.message import Wire
 from nostrllm.wire.order import Answer, Change, Problem

@@ -151,7 +151,7 @@ class Admission:
 
     def _check_form(self, wish: Wish) -> None:
         """Refuse what this model does not take. Raises RemoteError."""
-        asked = set(wish.request.as_body()) - {"messages"}
+        asked = set(wish.request.as_body()) - {"messages", "max_tokens"}
         unknown = sorted(asked - set(wish.offer.parameters))
         if unknown:
             raise RemoteError(f"this model takes no {', '.join(unknown)}")

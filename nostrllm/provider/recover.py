@@ -129,8 +129,8 @@ class Recovery:
             if outcome.state == "REJECTED":
                 await self._counter.tell_refused(ticket, outcome)
                 return True
-            order, _ = ticket.order.handle(Paid(outcome.net * ticket.order.unit_msat))
-            ticket = replace(ticket, order=order)
+            paid = Paid(outcome.net * ticket.order.unit_msat)
+            ticket = replace(ticket, order=ticket.order.handle(paid))
         if ticket.order.state in ("paid", "running"):
             log.info("order_paid_back", order=row_id[:16])
             await self._settler.settle(ticket, Failed("generation-failed"), Written())

@@ -17,11 +17,13 @@ import structlog
 
 from nostrllm.core import parts
 from nostrllm.core.places import is_public
+from nostrllm.errors import RemoteError
 from nostrllm.ports import Filter, Row, Write
 from nostrllm.provider.shop import World
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event, parse_event, rumor
 from nostrllm.wire.message import Wire
+from nostrllm.wire.places import relay_url
 
 Dialect = Literal["client", "chat", "legacy"]
 
@@ -130,12 +132,19 @@ class Letterbox:
         events = await self._world.relays.fetch([wanted], timeout_s=2.0)
         if not events:
             return ()
-        urls = [url for url in events[0].values("relay") if url.startswith(("ws://", "wss://"))]
-        return self.allowed(url[:256] for url in urls[:DM_RELAYS_MAX])
+        return self.allowed(list(events[0].values("relay"))[:DM_RELAYS_MAX])
 
     def allowed(self, urls: Iterable[str]) -> tuple[str, ...]:
         """Those that strangers may name: ours, and hosts of the open network. () means ours."""
-        return tuple(url for url in urls if url.rstrip("/") in self._own_relays or is_public(url))
+        named = []
+        for text in urls:
+            try:
+                url = relay_url(text)
+            except RemoteError:
+                continue
+            if url in self._own_relays or is_public(url):
+                named.append(url)
+        return tuple(named)
 
     # storing and sending
 

@@ -144,8 +144,7 @@ class Counter:
             outcome = await self._world.purse.run(job.id, paid_writes(job.ticket, self._world))
             if outcome.state == "DONE":
                 net = outcome.net * job.ticket.order.unit_msat
-                order, _ = job.ticket.order.handle(Paid(net))
-                return job.with_order(order)
+                return job.with_order(job.ticket.order.handle(Paid(net)))
             if outcome.state == "REJECTED":
                 await self.tell_refused(job.ticket, outcome)
                 return None
@@ -168,22 +167,21 @@ class Counter:
             await self._letterbox.send(await self._letterbox.seal(address, message, keep_s=3_600))
         cast = ChunkCast(self._world, address, session, job.chunk_s)
         async with self._slots:
-            written, event = await self._generate(job, brake, cast)
+            job, written, event = await self._generate(job, brake, cast)
         await self._settler.settle(job.ticket, event, written)
         log.info("order_settled", order=job.id[:16], outcome=type(event).__name__)
 
     async def _generate(
         self, job: Job, brake: Brake, cast: ChunkCast
-    ) -> tuple[Written, Generated | Failed]:
+    ) -> tuple[Job, Written, Generated | Failed]:
         if self._world.now_s() >= job.ticket.deadline:
-            return Written(), Failed("deadline")
-        job.ticket.order.handle(Started())
+            return job, Written(), Failed("deadline")
+        job = job.with_order(job.ticket.order.handle(Started()))
         moved = {"id": job.id, "state": "running", "was": "paid", "at": self._world.now_s()}
         await self._world.store.commit(Write("order_move", moved, rows=1))
-        job = job.with_order(replace(job.ticket.order, state="running"))
         written, event = await generate(self._world.engine, job, brake, cast.emit)
         await cast.close(failed=isinstance(event, Failed))
-        return written, event
+        return job, written, event
 
     async def _accept(self, job: Job, session: Signer) -> Event:
         """What we bind ourselves to, signed: kind 25427."""

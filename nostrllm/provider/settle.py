@@ -18,14 +18,15 @@ from weakref import WeakValueDictionary
 import structlog
 
 from nostrllm.core import ledger
-from nostrllm.core.order import Failed, Generated, Settle, Settlement, Started
+from nostrllm.core.order import Failed, Generated, Settlement
 from nostrllm.errors import CODES
 from nostrllm.ports import Conflict, Write
 from nostrllm.provider.reply import Letterbox
 from nostrllm.provider.shop import World
 from nostrllm.provider.ticket import Ticket, Written, post
 from nostrllm.wire import kinds
-from nostrllm.wire.chat import sats, split_answer
+from nostrllm.wire.amount import sats
+from nostrllm.wire.chat import split_answer
 from nostrllm.wire.event import Draft, Event
 from nostrllm.wire.message import Wire
 from nostrllm.wire.order import Change, Problem, Result, Statement, Usage
@@ -74,21 +75,16 @@ class Settler:
 
     async def settle(self, ticket: Ticket, event: Generated | Failed, written: Written) -> None:
         """Commit the order's end and wake the outbox; a second call for an order does nothing."""
-        order = ticket.order
-        if order.state == "paid" and isinstance(event, Generated):
-            order, _ = order.handle(Started())
-        after, effects = order.handle(event)
-        for effect in effects:
-            if isinstance(effect, Settle):
-                # Orders of one account that end together would spoil each other's statement.
-                async with self._booking.setdefault(ticket.author, asyncio.Lock()):
-                    await self._book(replace(ticket, order=after), effect, written)
+        ticket = replace(ticket, order=ticket.order.handle(event))
+        # Orders of one account that end together would spoil each other's statement.
+        async with self._booking.setdefault(ticket.author, asyncio.Lock()):
+            await self._book(ticket, written)
         self.on_answer(ticket, written.text)
         self._letterbox.wake()
 
-    async def _book(self, ticket: Ticket, effect: Settle, written: Written) -> None:
+    async def _book(self, ticket: Ticket, written: Written) -> None:
         for _ in range(TRIES_MAX):
-            ending, expected = await self._ending(ticket, effect, written)
+            ending, expected = await self._ending(ticket, written)
             reply = await self._letterbox.seal(ticket.address, _reply(ending))
             writes = self._writes(ending) + self._letterbox.store(ticket.id, reply)
             try:
@@ -101,10 +97,9 @@ class Settler:
                 return
         log.error("settlement_contended", order=ticket.id[:16])
 
-    async def _ending(
-        self, ticket: Ticket, effect: Settle, written: Written
-    ) -> tuple[_Ending, list[Write]]:
-        split = effect.settlement
+    async def _ending(self, ticket: Ticket, written: Written) -> tuple[_Ending, list[Write]]:
+        split = ticket.order.settlement
+        assert split is not None
         held = await self._world.purse.held(ticket.id)
         change, kept = self._world.purse.choose(held, split.change_units)
         balance, expected = await self._balance(ticket.author, split.credit_msat)
@@ -115,7 +110,7 @@ class Settler:
         ending = _Ending(
             ticket,
             split,
-            effect.code,
+            ticket.order.code,
             written,
             tuple(change),
             tuple(kept),
@@ -225,7 +220,9 @@ def _result(ending: _Ending) -> Result:
         statement=_as_dict(ending.statement),
         accepted=json.loads(ticket.accepted) if ticket.accepted else None,
         receipt=_as_dict(ending.receipt),
-        details=ending.details.model_dump() if ending.details else None,
+        details=ending.details.model_dump(mode="json", exclude_none=True)
+        if ending.details
+        else None,
         problem=_problem(ending.code),
     )
 

@@ -22,10 +22,11 @@ from nostrllm.provider.serve import Counter
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.ticket import Ticket
 from nostrllm.wire import chat
+from nostrllm.wire.amount import sats
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.order import ChatMessage, ChatRequest, Usage
 from nostrllm.wire.receipt import commitment
-from nostrllm.wire.token import encode_token
+from nostrllm.wire.token import encode_token, find_tokens
 
 CONVERSATIONS_MAX: Final = 512
 CONVERSATION_CHARS_MAX: Final = 24_000
@@ -139,7 +140,8 @@ class Talk:
     async def _answer(self, letter: Letter, texts: Texts) -> None:
         """Store and send the texts; the message counts as heard from then on."""
         outgoing = await self._letterbox.seal(letter.address, texts)
-        keep_s = RESULT_KEEP_S if any("cashu" in text for text in texts) else TALK_KEEP_S
+        # Only change is given again here; every other text carries no money.
+        keep_s = RESULT_KEEP_S if find_tokens(texts[-1] if texts else "")[0] else TALK_KEEP_S
         heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
         await self._world.store.commit(
             Write("heard_insert", heard),
@@ -263,7 +265,7 @@ class Talk:
 
     async def _balance(self, letter: Letter, _said: chat.Chat) -> Texts:
         balance = await self._accounts.balance_msat(letter.author)
-        return [f"Your balance is {chat.sats(balance)}."]
+        return [f"Your balance is {sats(balance)}."]
 
     async def _topup(self, letter: Letter, said: chat.Chat) -> Texts:
         if not said.tokens:
@@ -297,7 +299,7 @@ class Talk:
         row = await self._last(letter)
         if row is None:
             return ["You have not asked anything yet."]
-        cost = f", cost {chat.sats(row['cost_msat'])}" if row["cost_msat"] else ""
+        cost = f", cost {sats(row['cost_msat'])}" if row["cost_msat"] else ""
         code = f" [{row['code']}]" if row["code"] else ""
         return [f"Your last question is {row['state']}{cost}.{code}"]
 

@@ -90,7 +90,7 @@ class Driver:
     async def _load(self, op_id: str) -> Operation:
         operation = await self._till.operation(op_id)
         if operation is None:
-            raise LocalError("there is no such operation")
+            raise LocalError("there is no such operation", code="not-found")
         return operation
 
     async def _outcome(self, operation: Operation) -> Outcome:

@@ -38,7 +38,7 @@ async def stored(till: Till, quote_id: str) -> Row:
     """The quote as it is stored. Raises LocalError."""
     rows = await till.store.read("quote_get", id=quote_id)
     if not rows:
-        raise LocalError("there is no such quote")
+        raise LocalError("there is no such quote", code="not-found")
     return rows[0]
 
 

@@ -66,9 +66,10 @@ class Purse:
         rows = await self._till.store.read("operation_pending")
         return [(row["id"], row["kind"]) for row in rows]
 
-    async def history(self) -> list[Row]:
-        """All operations, newest first: id, kind, mint, unit, state, amount, fee, code, times."""
-        return await self._till.store.read("operation_history")
+    async def history(self, count: int = 100) -> list[Row]:
+        """The last operations, newest first: id, kind, mint, unit, state, amount, fee, code,
+        times."""
+        return await self._till.store.read("operation_history", count=count)
 
     async def balance(self) -> Mapping[tuple[str, str], int]:
         """(mint, unit) → units that can be spent."""
@@ -215,6 +216,10 @@ class Purse:
             self._driver.planned(name, outputs)
         return await self.run(name, then)
 
+    async def came_back(self, op_id: str) -> bool:
+        """Was what `op_id` sent reclaimed?"""
+        return await reclaim.succeeded(self._till, op_id)
+
     # Lightning
 
     async def fund(self, mint: str, amount: int, unit: str = "sat") -> MintQuote:
@@ -235,10 +240,10 @@ class Purse:
         name = fund.name(quote_id)
         if await self._till.operation(name) is None:
             state = await fund.poll(self._till, row, wait_s)
-            if state != "PAID":
-                return _unclaimed(row, state)
             async with self._choosing:
                 if await self._till.operation(name) is None:
+                    if state != "PAID":
+                        return _unclaimed(row, state)
                     self._driver.planned(name, await fund.place(self._till, row))
         issued = Write("quote_mark", {"id": quote_id, "state": "ISSUED"})
         return await self.run(name, lambda outcome: [issued])

@@ -31,8 +31,18 @@ async def place(till: Till, op_id: str) -> tuple[str, Outputs]:
         name = f"{op_id}:reclaim:{number}"
     rows = await till.store.read("proof_of_owner", owner=op_id, state="sent")
     if not rows:
-        raise LocalError("nothing of this was sent, or all of it was taken")
+        raise LocalError("nothing of this was sent, or all of it was taken", code="not-found")
     return name, await _store(till, name, op_id, rows)
+
+
+async def succeeded(till: Till, op_id: str) -> bool:
+    """Did any reclaim of what `op_id` sent end well?"""
+    number = 0
+    while (past := await till.operation(f"{op_id}:reclaim:{number}")) is not None:
+        if past.state == "DONE":
+            return True
+        number += 1
+    return False
 
 
 async def _store(till: Till, name: str, op_id: str, rows: list[Row]) -> Outputs:

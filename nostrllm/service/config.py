@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import tomllib
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nostrllm.errors import ConfigError, RemoteError
 from nostrllm.provider.shop import Model, Shop
 from nostrllm.wire.announcement import ModelOffer, Price, Terms
+from nostrllm.wire.message import MintUrl, RelayUrl
+from nostrllm.wire.places import relay_url
 from nostrllm.wire.token import normal_url
 
 #: Parameters of a chat request that every OpenAI-compatible server takes.
@@ -27,9 +29,6 @@ PARAMETERS = (
     "tools",
     "tool_choice",
 )
-
-RelayUrl = Annotated[str, StringConstraints(pattern=r"^wss?://[^\s]+$", max_length=256)]
-MintUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=256)]
 
 
 class _Table(BaseModel):
@@ -129,14 +128,15 @@ class ProviderConfig(_Table):
             raise ConfigError("model: two models have the same id")
         try:
             mints = tuple(normal_url(url) for url in table.mints)
+            relays = tuple(dict.fromkeys(relay_url(url) for url in table.relays))
         except RemoteError as error:
-            raise ConfigError(f"provider.mints: {error.message}") from None
+            raise ConfigError(f"provider: {error.message}") from None
         return Shop(
             name=table.name,
             about=table.about,
             d=table.d,
             version=version,
-            relays=tuple(dict.fromkeys(url.rstrip("/") for url in table.relays)),
+            relays=relays,
             mints=mints,
             models=tuple(model.model() for model in self.model),
             nip04=table.nip04,

@@ -9,9 +9,11 @@ one client alone is noticed.
 from __future__ import annotations
 
 import hashlib
-from typing import Final, Literal
+import json
+from collections.abc import Iterable
+from typing import Any, Final, Literal
 
-from pydantic import Field, TypeAdapter
+from pydantic import Field, PrivateAttr, TypeAdapter
 
 from nostrllm.errors import RemoteError
 from nostrllm.wire import kinds
@@ -24,8 +26,11 @@ from nostrllm.wire.message import (
     ModelId,
     RelayUrl,
     Wire,
+    canonical,
     parse,
 )
+from nostrllm.wire.places import relay_url
+from nostrllm.wire.token import normal_url
 
 LABEL: Final = "nostrllm"
 CLOSING: Final = "closing"
@@ -122,8 +127,8 @@ def parse_announcement(event: Event) -> Announcement:
         "d": event.value("d") or "",
         "created_at": event.created_at,
         "expiration": _number(event.value("expiration")),
-        "mints": tuple(event.values("mint"))[:33],
-        "relays": tuple(event.values("relay"))[:33],
+        "mints": tuple(normal_url(url) for url in tuple(event.values("mint"))[:33]),
+        "relays": tuple(relay_url(url) for url in tuple(event.values("relay"))[:33]),
         "payment_key": event.value("payment-key") or "",
         "instance": event.value("instance") or "",
         "closing": event.value("status") == CLOSING,
@@ -151,13 +156,6 @@ class Price(Wire):
     reasoning: int | None = Field(default=None, ge=0, le=MSAT_MAX)
 
 
-class Multiplier(Wire):
-    """How far the price stands from the operator's list price, in thousandths; already applied."""
-
-    interactive: int = Field(default=1_000, ge=0, le=1_000_000)
-    batch: int = Field(default=1_000, ge=0, le=1_000_000)
-
-
 class ModelOffer(Wire):
     """One model, what it can do and what it costs now.
 
@@ -166,13 +164,12 @@ class ModelOffer(Wire):
 
     id: ModelId
     name: str = Field(default="", max_length=128)
-    tier: Literal["simple", "medium", "complex"] = "simple"
+    tier: str = Field(default="simple", max_length=32)
     context: int = Field(ge=1, le=1 << 30)
     max_tokens: int = Field(ge=1, le=1 << 30)
     modalities: list[str] = Field(default=["text"], max_length=8)
     parameters: list[str] = Field(default=[], max_length=64)
     price: Price
-    multiplier: Multiplier = Multiplier()
 
 
 class PricePage(Wire):
@@ -185,7 +182,14 @@ class PricePage(Wire):
     root: Hex32
     valid_until: int = Field(ge=0, le=1 << 40)
     models: list[ModelOffer] = Field(max_length=MODELS_PER_PAGE_MAX)
-    reasons: list[Line] = Field(default=[], max_length=16)
+
+    #: The models as they stand in the event, which is what `root` is taken of.
+    _listed: tuple[dict[str, Any], ...] = PrivateAttr(default=())
+
+    @property
+    def listed(self) -> tuple[dict[str, Any], ...]:
+        """The models as JSON objects, with fields that this version does not know."""
+        return self._listed
 
 
 _PAGE: Final = TypeAdapter(PricePage)
@@ -193,10 +197,18 @@ _PAGE: Final = TypeAdapter(PricePage)
 
 def price_root(models: list[ModelOffer]) -> str:
     """The hash over a whole price list, in its order, stated by every page and the announcement."""
-    digest = hashlib.sha256()
-    for model in models:
-        digest.update(model.as_json().encode() + b"\n")
-    return digest.hexdigest()
+    return _root(_listed(model) for model in models)
+
+
+def _root(listed: Iterable[dict[str, Any]]) -> str:
+    whole = hashlib.sha256()
+    for model in listed:
+        whole.update(canonical(model) + b"\n")
+    return whole.hexdigest()
+
+
+def _listed(model: ModelOffer) -> dict[str, Any]:
+    return model.model_dump(mode="json", exclude_none=True)
 
 
 def price_pages(models: list[ModelOffer], *, seq: int, valid_until: int) -> list[PricePage]:
@@ -214,12 +226,14 @@ def price_pages(models: list[ModelOffer], *, seq: int, valid_until: int) -> list
     if len(heaps) > PAGES_MAX:
         raise RemoteError("the price list has too many pages", code="message-too-large")
     root = price_root(models)
-    return [
-        PricePage(
+    pages = []
+    for n, heap in enumerate(heaps):
+        page = PricePage(
             seq=seq, page=n, pages=len(heaps), root=root, valid_until=valid_until, models=heap
         )
-        for n, heap in enumerate(heaps)
-    ]
+        page._listed = tuple(_listed(model) for model in heap)
+        pages.append(page)
+    return pages
 
 
 def price_draft(page: PricePage, d: str, created_at: int, expiration: int) -> Draft:
@@ -236,6 +250,7 @@ def parse_price_page(event: Event) -> PricePage:
     if event.kind != kinds.PRICE_LIST:
         raise RemoteError("not a price list")
     page = parse(_PAGE, event.content)
+    page._listed = tuple(json.loads(event.content)["models"])
     if not event.created_at <= page.valid_until <= event.created_at + PROMISE_S_MAX:
         raise RemoteError("the price list promises for too long, or for the past")
     if page.page >= page.pages:
@@ -249,7 +264,7 @@ def join_pages(pages: list[PricePage]) -> list[ModelOffer]:
     if not ordered or [page.page for page in ordered] != list(range(ordered[0].pages)):
         raise RemoteError("the price list is not complete")
     models = [model for page in ordered for model in page.models]
-    root = price_root(models)
+    root = _root(model for page in ordered for model in page.listed)
     if any(page.root != root for page in ordered):
         raise RemoteError("the price list's root does not match its pages")
     return models

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from nostrllm.wire.amount import per_1000, sats
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.token import find_tokens
 
@@ -82,12 +83,6 @@ def split_answer(text: str, chars_max: int = MESSAGE_CHARS_MAX) -> list[str]:
     return [f"({n}/{len(pieces)})\n{piece}" for n, piece in enumerate(pieces, 1)]
 
 
-def sats(msat: int) -> str:
-    """An amount as a person reads it: 1234 → "1.234 sat"."""
-    whole, rest = divmod(msat, 1_000)
-    return f"{whole}.{rest:03d}".rstrip("0").rstrip(".") + " sat"
-
-
 def help_text(name: str, mints: tuple[str, ...], example_msat: int) -> str:
     """The answer to /help."""
     lines = [
@@ -115,9 +110,8 @@ def models_text(models: tuple[ModelOffer, ...], chosen: str) -> str:
 def price_line(model: ModelOffer) -> str:
     """One model's price in one line."""
     price = model.price
-    return (
-        f"{sats(price.input // 1_000)} per 1,000 tokens in, {sats(price.output // 1_000)} out"
-        + (f", {sats(price.request)} per question" if price.request else "")
+    return f"{per_1000(price.input)} per 1,000 tokens in, {per_1000(price.output)} out" + (
+        f", {sats(price.request)} per question" if price.request else ""
     )
 
 

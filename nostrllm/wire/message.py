@@ -6,6 +6,8 @@ later version may add some, except where a class says otherwise.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from typing import Annotated, Final, TypeVar
 
 from pydantic import BaseModel, ConfigDict, StringConstraints, TypeAdapter, ValidationError
@@ -23,9 +25,10 @@ MSAT_MAX: Final = 2_100_000_000_000_000_000
 T = TypeVar("T")
 
 Hex32 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
-RelayUrl = Annotated[str, StringConstraints(pattern=r"^wss?://[^\s]+$", max_length=256)]
-MintUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s]+$", max_length=256)]
-ModelId = Annotated[str, StringConstraints(pattern=r"^[^\s\x00-\x1f]+$", max_length=128)]
+# \p{C}: control and format characters, which would reach terminals.
+RelayUrl = Annotated[str, StringConstraints(pattern=r"^wss?://[^\s\p{C}]+$", max_length=256)]
+MintUrl = Annotated[str, StringConstraints(pattern=r"^https?://[^\s\p{C}]+$", max_length=256)]
+ModelId = Annotated[str, StringConstraints(pattern=r"^[^\s\p{C}]+$", max_length=128)]
 Line = Annotated[str, StringConstraints(max_length=1_000)]
 
 
@@ -63,6 +66,21 @@ def _refusal(text: str | bytes, error: ValidationError) -> RemoteError:
     first = error.errors(include_url=False, include_input=False, include_context=False)[0]
     where = ".".join(str(step)[:40] for step in first["loc"][:6]) or "the message"
     return RemoteError(f"{where}: {first['type']}")
+
+
+def canonical(value: object) -> bytes:
+    """A JSON value in the one form that hashes are taken of: keys sorted, no blanks, UTF-8.
+
+    Taken of what was received, fields we do not know among it, so that a later version may add
+    some and an older reader still gets the same hash.
+    """
+    text = json.dumps(value, ensure_ascii=False, sort_keys=True, separators=(",", ":"))
+    return text.encode(errors="replace")
+
+
+def digest(value: object) -> str:
+    """sha256 of the canonical form, hex."""
+    return hashlib.sha256(canonical(value)).hexdigest()
 
 
 class _Head(Wire):

@@ -16,7 +16,7 @@ from pydantic import Field, TypeAdapter
 from nostrllm.errors import RemoteError
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event
-from nostrllm.wire.message import Hex32, ModelId, Wire, parse
+from nostrllm.wire.message import Hex32, ModelId, Wire, digest, parse
 from nostrllm.wire.order import Msat, Usage
 
 DAY_S: Final = 86_400
@@ -34,8 +34,8 @@ class Details(Wire):
 
     @property
     def digest(self) -> str:
-        """sha256 of the JSON text, hex."""
-        return hashlib.sha256(self.as_json().encode()).hexdigest()
+        """The hash of them as they are sent; of received ones, take it of what was received."""
+        return digest(self.model_dump(mode="json", exclude_none=True))
 
 
 class ReceiptContent(Wire):

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -23,7 +22,6 @@ from nostrllm.adapters.relay_wire import (
     needs_auth,
     parse_frame,
     place,
-    relay_key,
     req_frame,
 )
 from nostrllm.errors import RemoteError
@@ -175,28 +173,5 @@ def test_the_kinds_of_several_filters() -> None:
     assert Matcher([]).kinds == frozenset()
 
 
-@pytest.mark.parametrize(
-    ("url", "key"),
-    [
-        ("wss://Relay.Example/", "wss://relay.example"),
-        ("wss://relay.example:443", "wss://relay.example"),
-        ("ws://relay.example:443/a/", "ws://relay.example:443/a/"),
-        (" ws://x:80?k=v#f", "ws://x?k=v"),
-        ("ws://[::1]:7000", "ws://[::1]:7000"),
-    ],
-)
-def test_every_spelling_of_an_address_is_one(url: str, key: str) -> None:
-    assert relay_key(url) == key
-    assert relay_key(key) == key
-
-
 def test_a_log_does_not_see_the_query() -> None:
     assert place("wss://x/a?key=secret") == "wss://x/a"
-
-
-@given(st.text() | st.builds(lambda rest: "ws://" + rest, st.text()))
-def test_the_address_reader_is_total(url: Any) -> None:
-    try:
-        relay_key(url)
-    except RemoteError:
-        return

@@ -10,17 +10,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nostrllm.core.order import (
-    Delivered,
     Event,
     Failed,
-    Generate,
     Generated,
     Order,
     OrderError,
     Paid,
     PaymentRefused,
-    Refuse,
-    Settle,
+    Settlement,
     Started,
 )
 
@@ -31,7 +28,6 @@ events = st.one_of(
     st.builds(Started),
     st.builds(Generated, msat, st.booleans(), st.none() | st.just("cancelled")),
     st.builds(Failed, st.just("deadline")),
-    st.builds(Delivered),
 )
 orders = st.builds(
     Order,
@@ -47,69 +43,58 @@ orders = st.builds(
 @settings(max_examples=2_000)
 @given(orders, st.lists(events, max_size=10))
 def test_every_msat_is_accounted_for(order: Order, history: list[Event]) -> None:
-    settlements = []
     for event in history:
         before = order
         try:
-            order, effects = order.handle(event)
+            order = order.handle(event)
         except OrderError:
             assert order is before
-            continue
-        settlements += [effect.settlement for effect in effects if isinstance(effect, Settle)]
-    assert len(settlements) <= 1
-    for split in settlements:
+        else:
+            assert before.settlement is None, "nothing follows a settlement"
+    assert (order.settlement is not None) == (order.state == "settled")
+    if order.settlement is not None:
+        split = order.settlement
         change_msat = split.change_units * order.unit_msat
         assert split.cost_msat + change_msat + split.credit_msat == order.net_msat
         assert split.cost_msat <= max(0, order.ceiling_msat - order.fee_msat)
         assert min(split.cost_msat, split.change_units, split.credit_msat) >= 0
-        assert order.state in ("settled", "closed")
 
 
 def paid(net: int = 63_000, **fields: Any) -> Order:
     order = replace(Order("token", ceiling_msat=64_000, fee_msat=1_000), **fields)
-    after, effects = order.handle(Paid(net))
-    assert effects == [Generate(min(net, 63_000))]
+    after = order.handle(Paid(net))
+    assert after.budget_msat == min(net, 63_000)
     return after
 
 
 def test_the_happy_way() -> None:
-    running, _ = paid().handle(Started())
-    settled, [effect] = running.handle(Generated(3_300, useful=True))
-    assert isinstance(effect, Settle)
-    assert (effect.settlement.cost_msat, effect.settlement.change_units) == (3_300, 59)
-    assert effect.settlement.credit_msat == 700
-    closed, nothing = settled.handle(Delivered())
-    assert (closed.state, nothing) == ("closed", [])
-    assert closed.handle(Delivered()) == (closed, [])
+    settled = paid().handle(Started()).handle(Generated(3_300, useful=True))
+    assert settled.settlement == Settlement(3_300, 59, 700)
+    assert settled.code is None
 
 
 def test_a_refused_payment_takes_nothing() -> None:
-    refused, effects = Order("token", 64_000).handle(PaymentRefused("payment-token-spent"))
-    assert refused.state == "refused"
-    assert effects == [Refuse("payment-token-spent")]
+    refused = Order("token", 64_000).handle(PaymentRefused("payment-token-spent"))
+    assert (refused.state, refused.code) == ("refused", "payment-token-spent")
+    assert refused.settlement is None
 
 
 @pytest.mark.parametrize("event", [Failed("deadline"), Generated(5_000, useful=False)])
 def test_a_failure_costs_nothing(event: Event) -> None:
-    running, _ = paid().handle(Started())
-    _, [effect] = running.handle(event)
-    assert isinstance(effect, Settle)
-    assert effect.settlement.cost_msat == 0
-    assert effect.settlement.change_units == 63
+    assert paid().handle(Started()).handle(event).settlement == Settlement(0, 63, 0)
 
 
 def test_a_crash_before_the_start_pays_back_too() -> None:
-    after, [effect] = paid().handle(Failed("generation-failed"))
-    assert after.state == "settled"
-    assert isinstance(effect, Settle)
-    assert effect.code == "generation-failed"
+    after = paid().handle(Failed("generation-failed"))
+    assert after.settlement == Settlement(0, 63, 0)
+    assert after.code == "generation-failed"
 
 
 def test_the_cost_stops_at_the_ceiling() -> None:
     running = replace(paid(), state="running", ceiling_msat=10_000)
-    _, [effect] = running.handle(Generated(50_000, useful=True))
-    assert isinstance(effect, Settle)
-    assert effect.settlement.cost_msat == 9_000
+    settlement = running.handle(Generated(50_000, useful=True)).settlement
+    assert settlement is not None
+    assert settlement.cost_msat == 9_000
 
 
 @pytest.mark.parametrize(

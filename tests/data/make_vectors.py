@@ -36,7 +36,7 @@ from nostrllm.wire.announcement import (
     price_root,
 )
 from nostrllm.wire.event import Draft, Event, Rumor, rumor
-from nostrllm.wire.message import Wire
+from nostrllm.wire.message import Wire, canonical
 from nostrllm.wire.receipt import Details, commitment, receipt_draft
 from nostrllm.wire.review import Review, review_draft
 from nostrllm.wire.token import Proof, Token, encode_token
@@ -191,7 +191,9 @@ def _price_list() -> dict[str, Any]:
     pages = price_pages(models, seq=7, valid_until=NOW + 900)
     return {
         "models": [model.model_dump(exclude_none=True) for model in models],
-        "hashed": [model.as_json() for model in models],
+        "hashed": [
+            canonical(model.model_dump(mode="json", exclude_none=True)).decode() for model in models
+        ],
         "root": price_root(models),
         "pages": [
             _dict(sign_event(price_draft(page, "nostrllm", NOW, NOW + 960), PROVIDER))
@@ -332,7 +334,7 @@ def _signed(letter: Rumor) -> dict[str, Any]:
             "c": c,
             "model": "small",
             "details": details.model_dump(),
-            "details_json": details.as_json(),
+            "details_json": canonical(details.model_dump(mode="json", exclude_none=True)).decode(),
             "details_sha256": details.digest,
             "now": NOW,
             "event": _dict(receipt),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 from dataclasses import replace
 from typing import Any
 
@@ -13,6 +15,7 @@ from nostrllm.errors import RemoteError
 from nostrllm.wire import announcement as wire
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event
+from nostrllm.wire.message import canonical
 
 KEY = "ab" * 32
 NOW = 1_800_000_000
@@ -103,6 +106,16 @@ def test_a_price_list_reads_as_it_was_written() -> None:
     assert event.value("d") == "nostrllm/0"
     assert wire.parse_price_page(event) == page
     assert wire.join_pages([page]) == models
+
+
+def test_a_later_version_may_add_fields() -> None:
+    """The root is taken of what was received, so a reader that ignores a field still agrees."""
+    raw = offer().model_dump(mode="json", exclude_none=True) | {"licence": "MIT", "tier": "new"}
+    root = hashlib.sha256(canonical(raw) + b"\n").hexdigest()
+    [page] = wire.price_pages([offer()], seq=7, valid_until=NOW + 900)
+    content = json.loads(page.as_json()) | {"models": [raw], "root": root, "mood": "fine"}
+    read = wire.parse_price_page(replace(page_event(page), content=json.dumps(content)))
+    assert [model.tier for model in wire.join_pages([read])] == ["new"]
 
 
 def test_a_long_list_comes_in_pages_that_fit_any_relay() -> None:

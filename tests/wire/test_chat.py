@@ -70,13 +70,6 @@ def test_one_long_word_is_cut_where_it_must() -> None:
     assert len(chat.split_answer("x" * 200, 50)) == 5
 
 
-@pytest.mark.parametrize(
-    ("msat", "text"), [(0, "0 sat"), (1_234, "1.234 sat"), (2_500, "2.5 sat"), (9_000, "9 sat")]
-)
-def test_amounts(msat: int, text: str) -> None:
-    assert chat.sats(msat) == text
-
-
 def test_prices_and_help_say_what_a_newcomer_needs() -> None:
     mints = ("https://mint.example",)
     unpaid = chat.payment_text(MODEL, mints, 9_000)

@@ -38,6 +38,7 @@ from nostrllm.wire.announcement import (
     price_root,
 )
 from nostrllm.wire.event import Draft, Event, Rumor, parse_event, parse_rumor, rumor
+from nostrllm.wire.message import canonical
 from nostrllm.wire.token import parse_token
 from tests.data import make_vectors
 
@@ -291,7 +292,10 @@ def test_receipt_and_its_details() -> None:
     assert hashlib.sha256(opened).hexdigest() == vector["c"] == found.content.c
     assert receipt.binds(found, vector["reviewer"], vector["salt"])
     by_words = hashlib.sha256(vector["details_json"].encode()).hexdigest()
-    assert details.as_json() == vector["details_json"]
+    assert (
+        canonical(details.model_dump(mode="json", exclude_none=True)).decode()
+        == vector["details_json"]
+    )
     assert details.digest == by_words == vector["details_sha256"] == found.content.details
     draft = receipt.receipt_draft(vector["c"], vector["model"], details, vector["now"])
     assert sign_event(draft, secret("provider")) == event

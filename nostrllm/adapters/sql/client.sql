@@ -4,7 +4,8 @@
 
 -- A message that money depends on. n also names its reply key, so it is never given twice.
 -- state: reserved (the key is taken), sent (it may have reached the provider), accepted,
--- settling (the reply is here, its coins are not yet ours), done, failed (nothing was paid).
+-- settling (the reply is here, its coins are not yet ours), late (nobody has seen the answer), done,
+-- failed (nothing was paid).
 CREATE TABLE purchase (
     n INTEGER PRIMARY KEY,
     what TEXT NOT NULL,                    -- order, topup, refund
@@ -23,6 +24,7 @@ CREATE TABLE purchase (
 );
 CREATE INDEX purchase_open ON purchase (n)
 WHERE state IN ('reserved', 'sent', 'accepted', 'settling');
+CREATE INDEX purchase_late ON purchase (n) WHERE state = 'late';
 
 CREATE TABLE receipt (
     id TEXT PRIMARY KEY,                   -- event id
@@ -63,7 +65,7 @@ UPDATE purchase SET state = 'settling', reply = :reply, updated_at = :at
 WHERE n = :n AND state IN ('sent', 'accepted');
 
 -- name: purchase_done
-UPDATE purchase SET state = 'done', reply = :reply, breaches = :breaches, cost_msat = :cost_msat,
+UPDATE purchase SET state = :state, reply = :reply, breaches = :breaches, cost_msat = :cost_msat,
     fee_msat = :fee_msat, code = :code, updated_at = :at
 WHERE n = :n AND state = 'settling';
 
@@ -78,6 +80,16 @@ SELECT * FROM purchase WHERE n = :n;
 SELECT * FROM purchase
 WHERE state IN ('reserved', 'sent', 'accepted', 'settling')
 ORDER BY n;
+
+-- name: purchase_late
+SELECT purchase.*, receipt.event AS receipt FROM purchase
+LEFT JOIN receipt ON receipt.purchase = purchase.n
+WHERE state = 'late'
+ORDER BY n;
+
+-- name: purchase_seen
+UPDATE purchase SET state = 'done', reply = :reply, updated_at = :at
+WHERE n = :n AND state = 'late';
 
 -- name: purchase_list
 SELECT n, what, id, provider, state, breaches, cost_msat, fee_msat, code, created_at FROM purchase

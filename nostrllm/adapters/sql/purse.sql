@@ -155,7 +155,8 @@ SELECT id, kind FROM operation WHERE state = 'PREPARED' ORDER BY created_at, id;
 
 -- name: operation_history
 SELECT id, kind, mint, unit, state, amount, fee, code, note, created_at, finished_at FROM operation
-ORDER BY created_at DESC, id;
+ORDER BY created_at DESC, id
+LIMIT :count;
 
 -- name: quote_insert
 INSERT INTO quote (id, mint, unit, amount, request, expiry, state, created_at)
