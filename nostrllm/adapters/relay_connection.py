@@ -21,7 +21,7 @@ from nostrllm.adapters.relay_intake import STRIKES, Counts, Fate, Intake
 from nostrllm.adapters.relay_limits import RelayLimits
 from nostrllm.adapters.relay_probe import Probe
 from nostrllm.adapters.relay_request import Request
-from nostrllm.adapters.relay_socket import Socket, connect, hang_up
+from nostrllm.adapters.relay_socket import Socket, acknowledge, connect, hang_up
 from nostrllm.adapters.relay_wire import (
     Challenge,
     Closed,
@@ -278,6 +278,7 @@ class RelayConnection:
             while True:
                 for _ in range(_TURN_MESSAGES):
                     self._receive(await socket.recv())
+                    acknowledge(socket)
                 await asyncio.sleep(0)  # what is buffered is read without a pause
         except ConnectionClosed as exc:
             ours = None if exc.sent is None or exc.rcvd_then_sent else exc.sent.code

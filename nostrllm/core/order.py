@@ -10,7 +10,8 @@ the money it stands for, so after a crash the state alone tells what is left to 
 
 - paying: the swap (token) is written down and on its way to the mint; a hold on an account skips it
 - paid: the money is ours to work for; the answer may begin
-- running: the model writes; a crash here leaves no answer, so the money goes back
+- running: the model writes. Only the process knows; to the store the order is still paid, for a
+  crash here leaves no answer, so the money goes back
 - settled: cost, change and credit are booked and the result is stored; only its delivery is left
 - closed: a relay or the client has the result; the store alone makes this step
 

@@ -181,13 +181,10 @@ class Daemon:
 
     async def _known(self, letter: Letter) -> bool:
         """Was this acted on before? Sent anew by its author, it gets the stored reply again."""
-        store = self._world.store
-        rows = await store.read("order_get", id=letter.id)
-        rows = rows or await store.read("heard_get", id=letter.id)
-        transfer = not rows and await store.read("transfer_get", id=letter.id)
-        if transfer or (rows and rows[0]["wrap"] != letter.wrap):
+        rows = await self._world.store.read("known_wrap", id=letter.id)
+        if rows and rows[0]["wrap"] != letter.wrap:
             await self._letterbox.send_again(letter.id)
-        return bool(rows or transfer)
+        return bool(rows)
 
     async def _order(self, wish: Wish) -> None:
         if self.announcer.usurped:
@@ -223,7 +220,9 @@ class Daemon:
         store = self._world.store
         rows = await store.read("order_get", id=order_id or "")
         rows = rows or await store.read("transfer_get", id=order_id or "")
-        return str(rows[0]["state"]) if rows and rows[0]["author"] == letter.author else None
+        if not rows or rows[0]["author"] != letter.author:
+            return None
+        return "running" if self._counter.runs(order_id or "") else str(rows[0]["state"])
 
     async def _cancel(self, letter: Letter, order_id: str) -> None:
         if await self._own_order(letter, order_id):

@@ -156,20 +156,27 @@ class Counter:
             await self._world.clock.sleep(PENDING_PAUSE_S)
 
     async def _work(self, job: Job, brake: Brake, session: Signer, accepted: Event) -> None:
-        address = job.ticket.address
-        if address.dialect == "client":
-            message = Accepted(
-                order=job.id,
-                event=accepted.as_dict(),
-                session=session.pubkey,
-                ahead=max(0, len(self._running) - self._shop.slots),
-            )
-            await self._letterbox.send(await self._letterbox.seal(address, message, keep_s=3_600))
-        cast = ChunkCast(self._world, address, session, job.chunk_s)
-        async with self._slots:
-            job, written, event = await self._generate(job, brake, cast)
-        await self._settler.settle(job.ticket, event, written)
+        cast = ChunkCast(self._world, job.ticket.address, session, job.chunk_s)
+        async with asyncio.TaskGroup() as group:
+            # The model need not wait until a relay has confirmed this.
+            group.create_task(self._tell_accepted(job, session, accepted))
+            async with self._slots:
+                job, written, event = await self._generate(job, brake, cast)
+            await self._settler.settle(job.ticket, event, written)
         log.info("order_settled", order=job.id[:16], outcome=type(event).__name__)
+
+    async def _tell_accepted(self, job: Job, session: Signer, accepted: Event) -> None:
+        """Send the acceptance to a program; the result repeats it, so a lost one is no loss."""
+        address = job.ticket.address
+        if address.dialect != "client":
+            return
+        message = Accepted(
+            order=job.id,
+            event=accepted.as_dict(),
+            session=session.pubkey,
+            ahead=max(0, len(self._running) - self._shop.slots),
+        )
+        await self._letterbox.send(await self._letterbox.seal(address, message, keep_s=3_600))
 
     async def _generate(
         self, job: Job, brake: Brake, cast: ChunkCast
@@ -177,8 +184,6 @@ class Counter:
         if self._world.now_s() >= job.ticket.deadline:
             return job, Written(), Failed("deadline")
         job = job.with_order(job.ticket.order.handle(Started()))
-        moved = {"id": job.id, "state": "running", "was": "paid", "at": self._world.now_s()}
-        await self._world.store.commit(Write("order_move", moved, rows=1))
         written, event = await generate(self._world.engine, job, brake, cast.emit)
         await cast.close(failed=isinstance(event, Failed))
         return job, written, event

@@ -100,7 +100,8 @@ class Settler:
     async def _ending(self, ticket: Ticket, written: Written) -> tuple[_Ending, list[Write]]:
         split = ticket.order.settlement
         assert split is not None
-        held = await self._world.purse.held(ticket.id)
+        by_token = ticket.order.funding == "token"
+        held = await self._world.purse.held(ticket.id) if by_token else []
         change, kept = self._world.purse.choose(held, split.change_units)
         balance, expected = await self._balance(ticket.author, split.credit_msat)
         statement = None
@@ -165,7 +166,7 @@ class Settler:
             "at": now,
         }
         writes = [Write("order_settled", settled, rows=1)]
-        if ticket.order.funding == "token":
+        if ending.change or ending.kept:
             writes += purse.mark(ending.change, "held", "sent", ticket.id)
             writes += purse.mark(ending.kept, "held", "free", "")
         if split.credit_msat:

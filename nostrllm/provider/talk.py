@@ -301,7 +301,8 @@ class Talk:
             return ["You have not asked anything yet."]
         cost = f", cost {sats(row['cost_msat'])}" if row["cost_msat"] else ""
         code = f" [{row['code']}]" if row["code"] else ""
-        return [f"Your last question is {row['state']}{cost}.{code}"]
+        state = "running" if self._counter.runs(row["id"]) else row["state"]
+        return [f"Your last question is {state}{cost}.{code}"]
 
     async def _new(self, letter: Letter, _said: chat.Chat) -> Texts:
         self.conversations.forget(letter.author)

@@ -47,6 +47,15 @@ CREATE TABLE statement (
     event TEXT NOT NULL
 );
 
+-- Two statements of a provider that do not go together: what we knew, and what he said then.
+CREATE TABLE dispute (
+    id TEXT PRIMARY KEY,                   -- event id of what he said
+    provider TEXT NOT NULL,
+    known TEXT NOT NULL,
+    event TEXT NOT NULL,
+    created_at BIGINT NOT NULL
+);
+
 -- name: purchase_reserve
 INSERT INTO purchase (what, provider, state, created_at, updated_at)
 VALUES (:what, :provider, 'reserved', :at, :at)
@@ -79,6 +88,12 @@ SELECT * FROM purchase WHERE n = :n;
 -- name: purchase_open
 SELECT * FROM purchase
 WHERE state IN ('reserved', 'sent', 'accepted', 'settling')
+ORDER BY n;
+
+-- name: purchase_beside
+SELECT * FROM purchase
+WHERE provider = :provider AND n <> :n AND (state IN ('sent', 'accepted', 'settling')
+    OR state IN ('late', 'done') AND updated_at >= :since)
 ORDER BY n;
 
 -- name: purchase_late
@@ -119,3 +134,11 @@ WHERE excluded.seq > statement.seq;
 
 -- name: statement_of
 SELECT * FROM statement WHERE provider = :provider;
+
+-- name: statement_dispute
+INSERT INTO dispute (id, provider, known, event, created_at)
+VALUES (:id, :provider, :known, :event, :at)
+ON CONFLICT (id) DO NOTHING;
+
+-- name: dispute_list
+SELECT * FROM dispute ORDER BY created_at, id;

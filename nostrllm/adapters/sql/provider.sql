@@ -20,7 +20,7 @@ CREATE TABLE orders (
     reply_key TEXT NOT NULL,
     reply_relays TEXT NOT NULL,            -- JSON list
     funding TEXT NOT NULL,                 -- token, account
-    state TEXT NOT NULL,                   -- paying, paid, running, settled, closed, refused
+    state TEXT NOT NULL,                   -- paying, paid, settled, closed, refused
     model TEXT NOT NULL,
     price TEXT NOT NULL,
     mint TEXT NOT NULL,
@@ -41,7 +41,7 @@ CREATE TABLE orders (
     created_at BIGINT NOT NULL,
     updated_at BIGINT NOT NULL
 );
-CREATE INDEX orders_open ON orders (state) WHERE state IN ('paying', 'paid', 'running');
+CREATE INDEX orders_open ON orders (state) WHERE state IN ('paying', 'paid');
 CREATE INDEX orders_author ON orders (author, created_at);
 
 CREATE TABLE transfer (                    -- top-ups and refunds of accounts
@@ -105,8 +105,10 @@ ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 INSERT INTO heard (id, wrap, at) VALUES (:id, :wrap, :at);
 -- name: heard_note
 INSERT INTO heard (id, wrap, at) VALUES (:id, :wrap, :at) ON CONFLICT (id) DO NOTHING;
--- name: heard_get
-SELECT wrap FROM heard WHERE id = :id;
+-- name: known_wrap
+SELECT wrap FROM orders WHERE id = :id
+UNION ALL SELECT wrap FROM heard WHERE id = :id
+UNION ALL SELECT '' AS wrap FROM transfer WHERE id = :id;
 -- name: heard_prune
 DELETE FROM heard WHERE at < :before;
 
@@ -120,7 +122,7 @@ VALUES (:id, :wrap, :author, :dialect, :reply_key, :reply_relays, :funding, :sta
 -- name: order_get
 SELECT * FROM orders WHERE id = :id;
 -- name: orders_open
-SELECT * FROM orders WHERE state IN ('paying', 'paid', 'running') ORDER BY created_at;
+SELECT * FROM orders WHERE state IN ('paying', 'paid') ORDER BY created_at;
 -- name: orders_all
 SELECT * FROM orders ORDER BY created_at, id;
 -- name: orders_untold
@@ -146,7 +148,7 @@ WHERE id = :id AND state = 'paying';
 -- name: order_settled
 UPDATE orders SET state = 'settled', cost_msat = :cost_msat, change_units = :change_units,
     credit_msat = :credit_msat, receipt = :receipt, code = :code, updated_at = :at
-WHERE id = :id AND state IN ('paid', 'running');
+WHERE id = :id AND state = 'paid';
 -- name: order_counts
 SELECT state, count(*) AS n, coalesce(sum(cost_msat), 0) AS cost_msat FROM orders GROUP BY state;
 
@@ -195,15 +197,11 @@ JOIN posting ON posting.account = given.name
 WHERE NOT EXISTS (
     SELECT 1 FROM posting AS spent WHERE spent.set_id = 'spent:' || given.id
 );
--- name: accounts_sum
-SELECT coalesce(sum(balance_msat), 0) AS msat FROM account;
 
 -- name: posting_insert
 INSERT INTO posting (set_id, account, msat, at) VALUES (:set_id, :account, :msat, :at);
 -- name: posting_unbalanced
 SELECT set_id FROM posting WHERE set_id = :set_id GROUP BY set_id HAVING sum(msat) <> 0;
--- name: posting_balance
-SELECT coalesce(sum(msat), 0) AS msat FROM posting WHERE account = :account;
 -- name: posting_balances
 SELECT account, sum(msat) AS msat FROM posting GROUP BY account ORDER BY account;
 
