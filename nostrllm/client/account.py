@@ -10,30 +10,34 @@ from dataclasses import dataclass
 from typing import Final
 
 from nostrllm.client.ask import Buyer, line_to
-from nostrllm.client.bargain import Bargain, account_statement
+from nostrllm.client.bargain import Bargain, Breach
 from nostrllm.client.discover import Offer
 from nostrllm.client.letters import EXPIRY_S, Line, letter, post, whisper
-from nostrllm.client.purchases import Purchase, Purchases
+from nostrllm.client.payment import paid_with
+from nostrllm.client.purchases import Ending, Purchase, Purchases
 from nostrllm.client.replies import Listening, Replies, listen
 from nostrllm.client.settle import refusal
 from nostrllm.client.world import World
-from nostrllm.core.money import unit_msat
-from nostrllm.errors import LocalError, NostrllmError, RemoteError, WorldError
+from nostrllm.errors import LocalError, NostrllmError, RelayError, RemoteError, WorldError
 from nostrllm.ports import Signer
 from nostrllm.wire.message import Wire
 from nostrllm.wire.order import Answer, Query, Refund, Refused, ReplyTo, TopUp
-from nostrllm.wire.token import Token, encode_token, normal_url
+from nostrllm.wire.token import Token, encode_token
 
 WAIT_S: Final = 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Balance:
-    """An account as the provider signed it; amounts in msat."""
+    """An account as the provider signed it; amounts in msat.
+
+    `breaches` names each way in which that, or what came with it, is not what was agreed.
+    """
 
     provider: str
     balance_msat: int
     seq: int
+    breaches: tuple[Breach, ...] = ()
 
 
 class Accounts:
@@ -47,28 +51,43 @@ class Accounts:
         """Ask the provider. Raises RemoteError for an unsigned answer, WorldError for silence."""
         line = line_to(self._world, offer)
         signer = self._world.square.keyring.signer()
+        statements = self._buyer.settler.statements
+        since = await statements.known(offer.provider)
         async with listen(self._world.square, self._listening(signer, offer)) as replies:
             query = Query(reply=self._reply_to(signer), what="balance")
             asked = await whisper(self._world.square, line, query)
             answer = await self._answer(replies, asked.id)
         if answer.problem is not None:
             raise refusal(answer.problem)
-        return await self._keep(line, answer)
+        proved = await statements.proved(offer.provider, line.buyer.pubkey, answer.statement, since)
+        found = await statements.lowered(since, proved, offer.provider)
+        await self._world.store.commit(*Purchases.statement(offer.provider, proved))
+        statement = proved[1]
+        return Balance(offer.provider, statement.balance_msat, statement.seq, tuple(found))
 
-    async def top_up(self, offer: Offer, token: tuple[str, str, int]) -> Balance:
-        """Put coins, as (mint, unit, amount), into the account. Raises as `ask` does."""
-        mint, unit, amount = token
-        if mint not in {normal_url(url) for url in offer.announcement.mints}:
-            raise LocalError("that mint is not accepted there", code="payment-mint-unaccepted")
+    async def top_up(self, offer: Offer, amount_sat: int) -> Balance:
+        """Put coins into the account; the user's own mint is preferred. Raises as `ask` does."""
+        mint = await self._mint(offer, amount_sat)
         purchase = await self._buyer.purchases.reserve("topup", offer.provider)
         try:
-            coins = await self._world.purse.send(purchase.token_op, mint, unit, amount)
+            coins = await self._world.purse.send(purchase.token_op, mint, "sat", amount_sat)
         except NostrllmError as error:
             await self._buyer.settler.give_up(purchase, error.code, definite=True)
             raise
         signer = self._world.reply(purchase.n)
         message = TopUp(reply=self._reply_to(signer), token=encode_token(coins))
         return await self._transact(offer, purchase, message, coins)
+
+    async def _mint(self, offer: Offer, amount_sat: int) -> str:
+        """A mint the provider accepts where the wallet holds so much."""
+        held = {
+            mint: units
+            for (mint, unit), units in (await self._world.purse.balance()).items()
+            if unit == "sat" and mint in offer.announcement.mints and units >= amount_sat
+        }
+        if not held:
+            raise LocalError("the wallet has not enough coins he accepts", code="wallet-empty")
+        return max(held, key=lambda mint: (mint == self._world.mint, held[mint]))
 
     async def refund(self, offer: Offer) -> Balance:
         """Take the account's whole coins back into the wallet. Raises as `ask` does."""
@@ -85,9 +104,11 @@ class Accounts:
         async with listen(world.square, self._listening(signer, offer)) as replies:
             try:
                 whole = letter(world.square, line, message)
-                bargain = self._bargain(offer, purchase, coins)
+                bargain = await self._bargain(line, offer, purchase, coins)
                 purchase = await self._buyer.purchases.sent(purchase, whole.id, bargain)
                 await post(world.square, line, whole, bargain.deadline + EXPIRY_S)
+            except RelayError as error:
+                raise await self._buyer.settler.unsure(purchase, error) from error
             except NostrllmError as error:
                 await self._buyer.settler.give_up(purchase, error.code, definite=True)
                 raise
@@ -100,25 +121,30 @@ class Accounts:
             refused = refusal(answer.problem)
             await self._buyer.settler.give_up(purchase, refused.code, definite=True)
             raise refused
-        await self._buyer.settler.settle(purchase, answer)
-        return await self._keep(line, answer)
+        _, ending = await self._buyer.settler.settle(purchase, answer)
+        return _told(offer.provider, ending)
 
-    def _bargain(self, offer: Offer, purchase: Purchase, coins: Token | None) -> Bargain:
+    async def _bargain(
+        self, line: Line, offer: Offer, purchase: Purchase, coins: Token | None
+    ) -> Bargain:
         square = self._world.square
-        return Bargain(
+        known = await self._buyer.settler.statements.known(offer.provider)
+        bargain = Bargain(
             what=purchase.what,
             provider=offer.provider,
             d=offer.announcement.d,
-            relays=offer.announcement.relays,
+            relays=line.relays,
             reply_relays=square.reply_relays,
-            buyer=self._world.buyer(offer.provider).pubkey,
+            buyer=line.buyer.pubkey,
             pay="none" if coins is None else "token",
             mint="" if coins is None else coins.mint,
             mints=offer.announcement.mints,
             unit="sat" if coins is None else coins.unit,
-            paid_msat=0 if coins is None else coins.amount * unit_msat(coins.unit),
+            seq=known.seq,
+            balance_msat=known.balance_msat,
             deadline=square.now_s() + int(WAIT_S),
         )
+        return bargain if coins is None else await paid_with(self._world, bargain, coins)
 
     async def _answer(self, replies: Replies, to: str) -> Answer:
         try:
@@ -132,17 +158,16 @@ class Accounts:
         except TimeoutError:
             raise WorldError("the provider does not answer", code="provider-silent") from None
 
-    async def _keep(self, line: Line, answer: Answer) -> Balance:
-        """The account as the answer's statement proves it. Raises RemoteError."""
-        event, statement = account_statement(line.provider, line.buyer.pubkey, answer.statement)
-        if not self._world.square.keyring.verify(event):
-            raise RemoteError("the account statement is not signed by the provider")
-        writes = Purchases.statement(line.provider, (event, statement))
-        await self._world.store.commit(*writes)
-        return Balance(line.provider, statement.balance_msat, statement.seq)
-
     def _reply_to(self, signer: Signer) -> ReplyTo:
         return ReplyTo(key=signer.pubkey, relays=list(self._world.square.reply_relays))
 
     def _listening(self, signer: Signer, offer: Offer) -> Listening:
         return Listening(signer, offer.provider, self._world.square.reply_relays)
+
+
+def _told(provider: str, ending: Ending) -> Balance:
+    """The account after money moved. Raises RemoteError when no statement can be believed."""
+    if ending.statement is None:
+        raise RemoteError("the provider broke the bargain: " + ", ".join(ending.breaches))
+    statement = ending.statement[1]
+    return Balance(provider, statement.balance_msat, statement.seq, tuple(ending.breaches))

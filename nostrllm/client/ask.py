@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
 
 from nostrllm.client.answer import Answer
-from nostrllm.client.bargain import Bargain, accepted_terms, intact
+from nostrllm.client.bargain import Bargain, Breach, accepted_terms, intact
 from nostrllm.client.discover import Catalogue, Offer
 from nostrllm.client.letters import EXPIRY_S, Line, letter, mutter, post, whisper
-from nostrllm.client.purchases import Purchase, Purchases
+from nostrllm.client.payment import paid_with
+from nostrllm.client.purchases import Purchase, Purchases, Settled
 from nostrllm.client.quote import Question, Quote, quote
 from nostrllm.client.replies import Chunks, Listening, Message, Replies, listen
 from nostrllm.client.settle import Outcome, Settler, outcome, refusal
+from nostrllm.client.statements import Known
 from nostrllm.client.world import World
-from nostrllm.core.money import unit_msat
-from nostrllm.errors import LocalError, NostrllmError, RemoteError, WorldError
+from nostrllm.errors import LocalError, NostrllmError, RelayError, RemoteError, WorldError
 from nostrllm.wire.event import Event
 from nostrllm.wire.order import (
     Accepted,
@@ -116,13 +117,19 @@ class Buyer:
         raise error or LocalError("no offer was found", code="provider-unknown")
 
     async def _place(self, deal: Deal, purchase: Purchase) -> Purchase:
-        """Make the coins, write the order down, send it. On an error the coins are taken back."""
+        """Make the coins, write the order down, send it. On an error the coins are taken back.
+
+        A relay that did not say OK may have stored the order: then it stays open, unless its coins
+        are still there to be taken back.
+        """
         try:
             order, bargain = await self._order(deal, purchase)
             whole = letter(self._world.square, deal.line, order)
             purchase = await self.purchases.sent(purchase, whole.id, bargain)
             deal.answer.order_id = whole.id
             await post(self._world.square, deal.line, whole, order.deadline + EXPIRY_S)
+        except RelayError as error:
+            raise await self.settler.unsure(purchase, error) from error
         except NostrllmError as error:
             await self.settler.give_up(purchase, error.code, definite=True)
             raise
@@ -131,14 +138,16 @@ class Buyer:
     async def _order(self, deal: Deal, purchase: Purchase) -> tuple[Order, Bargain]:
         world, quoted, question = self._world, deal.quote, deal.question
         payment: Payment = AccountPayment()
-        paid_msat = 0
+        known = await self.settler.statements.known(quoted.offer.provider)
+        bargain = self._bargain(deal, known)
         if quoted.pay == "token":
             token = await world.purse.send(
                 purchase.token_op, quoted.mint, quoted.unit, quoted.amount
             )
             payment = TokenPayment(token=encode_token(token))
-            paid_msat = token.amount * unit_msat(token.unit)
-        bargain = self._bargain(deal, paid_msat)
+            bargain = await paid_with(world, bargain, token)
+            if question.change == "account":
+                bargain = bargain.model_copy(update={"credit_msat_max": None})
         order = Order(
             reply=deal.reply,
             model=bargain.model,
@@ -153,14 +162,14 @@ class Buyer:
         )
         return order, bargain
 
-    def _bargain(self, deal: Deal, paid_msat: int) -> Bargain:
+    def _bargain(self, deal: Deal, known: Known) -> Bargain:
         """What is remembered of the order; the salt of its receipt is drawn here."""
         square, quoted = self._world.square, deal.quote
         announcement = quoted.offer.announcement
         return Bargain(
             provider=announcement.pubkey,
             d=announcement.d,
-            relays=announcement.relays,
+            relays=deal.line.relays,
             reply_relays=tuple(deal.reply.relays),
             buyer=deal.line.buyer.pubkey,
             offer=quoted.offer.model,
@@ -169,7 +178,9 @@ class Buyer:
             pay=quoted.pay,
             mint=quoted.mint,
             unit=quoted.unit,
-            paid_msat=paid_msat,
+            fee_msat=0,
+            seq=known.seq,
+            balance_msat=known.balance_msat,
             ceiling_msat=quoted.ceiling_msat,
             size_bytes=quoted.body.size_bytes,
             messages=len(quoted.body.messages),
@@ -209,7 +220,7 @@ class Buyer:
 
     async def _chunk(self, deal: Deal, chunks: Chunks, event: Event) -> bool:
         text = await chunks.push(event)
-        deal.answer.show(text or "")
+        deal.answer._show(text or "")
         return text is not None
 
     async def _message(
@@ -223,7 +234,7 @@ class Buyer:
             if accepted is not None:
                 deal.answer.ahead = message.ahead
                 purchase = await self.purchases.accepted(purchase, accepted)
-                deal.answer.show(await chunks.accepted(message.session))
+                deal.answer._show(await chunks.accepted(message.session))
                 return purchase, True
         return purchase, isinstance(message, QueryAnswer) and message.state in UNDER_WAY
 
@@ -240,16 +251,17 @@ class Buyer:
                 purchase = await self.purchases.accepted(purchase, event)
         honest = result.problem is None and intact(result)
         if honest:  # before the coins are fetched: the mint may take its time
-            deal.answer.show(chunks.finish(result.text))
-        purchase, ending = await self.settler.settle(purchase, result)
+            deal.answer._show(chunks.finish(result.text))
+        found: tuple[Breach, ...] = ("stream-altered",) if chunks.diverged else ()
+        purchase, ending = await self.settler.settle(purchase, result, found=found)
         await mutter(self._world.square, deal.line, Ack(reply=deal.reply, order=result.order))
         if result.problem is not None:
             raise refusal(result.problem)
         if not honest:
             raise RemoteError("the answer does not match its own hash; its change was taken")
-        if chunks.diverged:
-            ending = replace(ending, breaches=[*ending.breaches, "stream-altered"])
-        return outcome(purchase, ending, deal.quote.estimate_msat)
+        receipt = None if ending.receipt is None else ending.receipt.event
+        settled = Settled(purchase, result, tuple(ending.breaches), receipt)
+        return outcome(settled, deal.quote.estimate_msat)
 
     async def _cancel(self, deal: Deal) -> None:
         """Nobody waits any more: tell the provider, who charges what he has generated.
@@ -286,7 +298,8 @@ def line_to(world: World, offer: Offer) -> Line:
     announcement = offer.announcement
     parts_max = announcement.profile.limits.parts_max
     buyer = world.buyer(announcement.pubkey)
-    return Line(announcement.pubkey, announcement.relays, buyer, parts_max)
+    relays = world.square.reachable(announcement.relays)
+    return Line(announcement.pubkey, relays, buyer, parts_max)
 
 
 def proved_acceptance(

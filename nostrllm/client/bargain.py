@@ -51,8 +51,11 @@ Breach = Literal[
     "change-altered",
     "change-refused",
     "change-pending",
+    "change-withheld",
+    "fee-altered",
     "receipt-invalid",
     "statement-invalid",
+    "balance-short",
 ]
 
 
@@ -61,6 +64,9 @@ class Bargain(Wire):
 
     `paid_msat` is the token's worth, 0 when an account pays; `c` opens with `reviewer` and `salt`.
     Coins come back at `mint`, whose they were, or where a refund is concerned at one of `mints`.
+    `fee_msat` is what the mint takes for the token, `credit_msat_max` what may be credited instead
+    of sent back, `payment` the name of its coins; None and "" where that is not known or without
+    limit. `seq` and `balance_msat` are of the account's last statement when the message was sent.
     """
 
     what: Literal["order", "topup", "refund"] = "order"
@@ -77,6 +83,11 @@ class Bargain(Wire):
     mints: tuple[str, ...] = ()
     unit: str = "sat"
     paid_msat: Msat = 0
+    fee_msat: Msat | None = None
+    credit_msat_max: Msat | None = None
+    payment: str = ""
+    seq: int = -1
+    balance_msat: Msat = 0
     ceiling_msat: Msat = 0
     size_bytes: int = 0
     messages: int = 0
@@ -132,6 +143,9 @@ def accepted_terms(
         raise RemoteError("the acceptance is of another order")
     if terms.ceiling_msat > bargain.ceiling_msat:
         raise RemoteError("the acceptance is of a higher ceiling", code="price-changed")
+    paid_with = order_id if bargain.pay == "account" else bargain.payment
+    if paid_with not in ("", terms.payment):
+        raise RemoteError("the acceptance is of other coins")
     return terms, event
 
 
@@ -163,6 +177,8 @@ def _price_breaches(bargain: Bargain, result: Result) -> list[Breach]:
     just = 0 if result.problem is not None else cost_msat(bargain.offer.price, result.usage)
     if result.cost_msat > just:
         found.append("price-altered")
+    if bargain.fee_msat is not None and result.fee_msat > bargain.fee_msat:
+        found.append("fee-altered")
     return found
 
 
@@ -191,8 +207,13 @@ def _change_breaches(bargain: Bargain, result: Result) -> list[Breach]:
         back += change.amount * unit_msat(change.unit)
     if bargain.pay != "token":
         return []
+    found: list[Breach] = []
+    if bargain.credit_msat_max is not None and result.credit_msat > bargain.credit_msat_max:
+        found.append("change-withheld")
     spent = result.cost_msat + result.fee_msat
-    return ["change-short"] if back + spent < bargain.paid_msat else []
+    if back + spent < bargain.paid_msat:
+        found.append("change-short")
+    return found
 
 
 def proved_receipt(bargain: Bargain, order_id: str, result: Result) -> ProvedReceipt | None:

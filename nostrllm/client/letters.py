@@ -37,10 +37,14 @@ def letter(square: Square, line: Line, message: Wire) -> Rumor:
 async def post(square: Square, line: Line, whole: Rumor, expiration: int) -> None:
     """Publish a letter, in parts if need be, to stay on relays until `expiration`.
 
-    Raises RelayError when no relay took it, RemoteError when it is too long.
+    Raises RemoteError when it is too long, before anything is published; RelayError when no relay
+    said that it took it, which one may have done all the same.
     """
-    for piece in pieces(square, line, whole):
-        wrap = await line.buyer.wrap(piece, line.provider, expiration=expiration)
+    wraps = [
+        await line.buyer.wrap(piece, line.provider, expiration=expiration)
+        for piece in pieces(square, line, whole)
+    ]
+    for wrap in wraps:
         await square.publish(wrap, line.relays)
 
 

@@ -1,7 +1,8 @@
 """The purchases a client has begun, as rows: each is taken to its end once, whenever that is.
 
 A row goes reserved → sent → accepted → settling → done; or it fails, and then nothing was paid.
-What a crash leaves behind in any of the first four is finished by `client.resume`.
+What a crash leaves behind in any of the first four is finished by `client.resume`. An answer that
+came when nobody read it any more waits, all paid and taken, in `late` until somebody has seen it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
+from pydantic import TypeAdapter
+
 from nostrllm.client.bargain import Bargain, Breach, ProvedReceipt, parse_bargain
 from nostrllm.client.world import World
 from nostrllm.errors import RemoteError
@@ -19,9 +22,11 @@ from nostrllm.wire.event import Event, parse_event
 from nostrllm.wire.order import Answer, Result, Statement, parse_from_provider
 
 What = Literal["order", "topup", "refund"]
-State = Literal["reserved", "sent", "accepted", "settling", "done", "failed"]
+State = Literal["reserved", "sent", "accepted", "settling", "late", "done", "failed"]
 
 REDACTED: Final = ""
+
+_BREACHES: Final = TypeAdapter(tuple[Breach, ...])
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +58,7 @@ class Purchase:
 class Ending:
     """How a purchase ended, to be written down at once with all it brought.
 
-    `keep_text`: nobody has seen the answer yet.
+    `seen`: the user has the answer.
     """
 
     reply: Result | Answer
@@ -61,7 +66,22 @@ class Ending:
     receipt: ProvedReceipt | None = None
     statement: tuple[Event, Statement] | None = None
     code: str = ""
-    keep_text: bool = False
+    seen: bool = True
+
+    @property
+    def state(self) -> State:
+        """Where this takes the purchase."""
+        return "late" if isinstance(self.reply, Result) and not self.seen else "done"
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """An order at its end, with what was found when it was settled."""
+
+    purchase: Purchase
+    reply: Result
+    breaches: tuple[Breach, ...]
+    receipt: Event | None
 
 
 class Purchases:
@@ -103,7 +123,8 @@ class Purchases:
         fee = reply.fee_msat if isinstance(reply, Result) else 0
         values = {
             "n": purchase.n,
-            "reply": _stripped(reply, ending.keep_text).as_json(),
+            "state": ending.state,
+            "reply": _stripped(reply, keep_text=not ending.seen).as_json(),
             "breaches": ",".join(ending.breaches),
             "cost_msat": cost,
             "fee_msat": fee,
@@ -114,7 +135,20 @@ class Purchases:
         writes += self._receipt(purchase, ending.receipt)
         writes += self.statement(purchase.provider, ending.statement)
         await self._world.store.commit(*writes)
-        return replace(purchase, state="done", reply=reply)
+        return replace(purchase, state=ending.state, reply=reply)
+
+    async def late(self) -> list[Settled]:
+        """Answers that came late and were not seen yet, oldest first."""
+        return [_late(row) for row in await self._world.store.read("purchase_late")]
+
+    async def seen(self, late: Settled) -> None:
+        """The user has this answer: its text goes."""
+        values = {
+            "n": late.purchase.n,
+            "reply": _stripped(late.reply, keep_text=False).as_json(),
+            "at": self._world.square.now_s(),
+        }
+        await self._world.store.commit(Write("purchase_seen", values))
 
     async def failed(self, purchase: Purchase, code: str) -> Purchase:
         """Nothing was paid, or all of it is back."""
@@ -124,6 +158,12 @@ class Purchases:
     async def open(self) -> list[Purchase]:
         """Those that are not at their end, oldest first."""
         return [_purchase(row) for row in await self._world.store.read("purchase_open")]
+
+    async def beside(self, purchase: Purchase) -> list[Purchase]:
+        """Others with the same provider that were under way at any time since this one began."""
+        values = {"provider": purchase.provider, "n": purchase.n, "since": purchase.created_at}
+        rows = await self._world.store.read("purchase_beside", **values)
+        return [_purchase(row) for row in rows]
 
     async def get(self, n: int) -> Purchase:
         """The purchase of this number as it stands now."""
@@ -179,6 +219,18 @@ def _purchase(row: Row) -> Purchase:
     )
 
 
+def _late(row: Row) -> Settled:
+    purchase = _purchase(row)
+    if not isinstance(purchase.reply, Result):
+        raise RemoteError("the stored answer is none")
+    return Settled(
+        purchase,
+        purchase.reply,
+        _BREACHES.validate_python(tuple(filter(None, row["breaches"].split(",")))),
+        stored_event(row["receipt"]) if row["receipt"] else None,
+    )
+
+
 def stored_event(text: str) -> Event:
     """An event from its JSON text in the store. Raises RemoteError."""
     try:
@@ -187,7 +239,7 @@ def stored_event(text: str) -> Event:
         raise RemoteError("the stored event is not JSON") from None
 
 
-def _stripped(reply: Result | Answer, keep_text: bool) -> Result | Answer:
+def _stripped(reply: Result | Answer, *, keep_text: bool) -> Result | Answer:
     """What stays: not a token that was taken, nor an answer that the user has."""
     update: dict[str, object] = {}
     if reply.change is not None:

@@ -12,7 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import TypeAdapter, ValidationError
 
-from nostrllm.client.discover import Offer
+from nostrllm.client.discover import Offer, chosen
 from nostrllm.client.world import World
 from nostrllm.core.money import (
     UNIT_MSAT,
@@ -24,7 +24,6 @@ from nostrllm.core.money import (
 from nostrllm.errors import LocalError, NostrllmError
 from nostrllm.wire.announcement import Price
 from nostrllm.wire.order import ChatRequest, Usage
-from nostrllm.wire.token import normal_url
 
 #: What is asked for when the user named no limit, and what most answers are shorter than.
 ANSWER_TOKENS: Final = 1_024
@@ -33,6 +32,9 @@ ANSWER_TOKENS_LIKELY: Final = 256
 ANSWER_TOKENS_MIN: Final = 16
 #: A promise that ends sooner than this is not pinned: the order must travel.
 PROMISE_S_MIN: Final = 5.0
+
+#: What every model takes; any other field of a request must be on its list of parameters.
+ALWAYS_TAKEN: Final = frozenset(("messages", "max_tokens"))
 
 Prompt = str | Sequence[Mapping[str, Any]]
 
@@ -99,24 +101,25 @@ def fitting(
 ) -> list[Offer]:
     """The offers that can answer, cheapest estimate first.
 
-    Raises LocalError `provider-unknown`, `model-unknown` or `context-too-long`: the first thing
-    that leaves none.
+    Raises LocalError `provider-unknown`, `model-unknown`, `message-invalid` (nobody takes those
+    parameters) or `context-too-long`: the first thing that leaves none.
     """
     left = [offer for offer in offers if offer.valid_until > now + PROMISE_S_MIN]
-    wanted = question.provider
-    if wanted is not None:
-        left = [offer for offer in left if wanted in (offer.provider, offer.name)]
+    if question.provider is not None:
+        key = chosen(question.provider, (offer.announcement for offer in left))
+        left = [offer for offer in left if offer.provider == key]
     if not left:
-        what = (
-            "no provider is offering anything" if wanted is None else "that provider offers nothing"
-        )
-        raise LocalError(f"{what} on these relays now", code="provider-unknown")
-    if len({offer.provider for offer in left}) > 1 and wanted is not None:
-        raise LocalError("several providers have that name: use a key", code="provider-unknown")
+        message = "no provider is offering anything on these relays now"
+        raise LocalError(message, code="provider-unknown")
     if question.model is not None:
         left = [offer for offer in left if offer.model.id == question.model]
         if not left:
             raise LocalError(f"nobody offers {question.model[:64]!r} now", code="model-unknown")
+    used = set(body.as_body()) - ALWAYS_TAKEN
+    left = [offer for offer in left if used <= set(offer.model.parameters)]
+    if not left:
+        names = ", ".join(sorted(used))
+        raise LocalError(f"no model here takes {names}", code="message-invalid")
     prompt = prompt_tokens(body)
     left = [offer for offer in left if prompt + ANSWER_TOKENS_MIN <= offer.model.context]
     if not left:
@@ -145,14 +148,14 @@ async def quote(world: World, question: Question, offers: Sequence[Offer]) -> Qu
     """The cheapest way to have the question answered that the wallet can pay.
 
     Raises LocalError: see `fitting`; `payment-amount-low` when `max_msat` buys no answer,
-    `payment-mint-unaccepted` and `wallet-empty` for what the wallet holds.
+    `wallet-empty` for what the wallet holds; OutcomeUnknown when no mint says what it charges.
     """
     body = question.body()
     first: NostrllmError | None = None
     for offer in fitting(question, body, offers, world.square.clock.now()):
         try:
             return await _priced(world, question, body, offer)
-        except LocalError as error:
+        except NostrllmError as error:  # his fault, his mint's or ours: the next may do
             first = first or error
     raise first or LocalError("nobody can be paid", code="provider-unknown")
 
@@ -160,11 +163,11 @@ async def quote(world: World, question: Question, offers: Sequence[Offer]) -> Qu
 async def _priced(world: World, question: Question, body: ChatRequest, offer: Offer) -> Quote:
     if question.pay == "account":
         return _quoted(question.max_msat, body, offer)
-    first: LocalError | None = None
+    first: NostrllmError | None = None
     for pot in await _pots(world, offer):
         try:
             return await _paid_from(world, pot, _quoted(question.max_msat, body, offer), question)
-        except LocalError as error:
+        except NostrllmError as error:
             first = first or error
     raise first or LocalError(
         "the wallet holds nothing at a mint that this provider accepts: "
@@ -191,7 +194,7 @@ class _Pot:
 
 async def _pots(world: World, offer: Offer) -> list[_Pot]:
     """What could pay this provider: the user's own mint first, sats before other units."""
-    accepted = {normal_url(url) for url in offer.announcement.mints}
+    accepted = offer.announcement.mints
     pots = [
         _Pot(mint, unit, held)
         for (mint, unit), held in (await world.purse.balance()).items()
@@ -209,7 +212,7 @@ async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -
     fee = -(-(work.ceiling_msat // coin + 1).bit_length() * ppk // 1_000) * coin
     if question.max_msat is not None and work.ceiling_msat + fee > question.max_msat:
         work = _quoted(question.max_msat - fee, question.body(), work.offer)
-    amount = -(-(work.ceiling_msat + fee) // coin)
+    amount = max(1, -(-(work.ceiling_msat + fee) // coin))  # a token has a coin, free as it may be
     if amount > pot.held:
         raise LocalError(
             f"this needs {amount} {pot.unit} at {pot.mint}, where the wallet holds {pot.held}",

@@ -6,17 +6,18 @@ purchase, so that a crash anywhere and a reply that comes twice change nothing.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from nostrllm.client.bargain import (
     Bargain,
     Breach,
     ProvedReceipt,
-    account_statement,
     breaches,
     proved_receipt,
 )
-from nostrllm.client.purchases import Ending, Purchase, Purchases
+from nostrllm.client.purchases import Ending, Purchase, Purchases, Settled
+from nostrllm.client.statements import Statements
 from nostrllm.client.world import World
 from nostrllm.core.money import unit_msat
 from nostrllm.errors import (
@@ -24,10 +25,11 @@ from nostrllm.errors import (
     LocalError,
     NostrllmError,
     OutcomeUnknown,
+    RelayError,
     RemoteError,
 )
 from nostrllm.wire.event import Event
-from nostrllm.wire.order import Answer, Change, Problem, Result, Statement, Usage
+from nostrllm.wire.order import Answer, Change, Problem, Result, Usage
 from nostrllm.wire.token import parse_token
 
 
@@ -66,26 +68,34 @@ class Settler:
     def __init__(self, world: World, purchases: Purchases) -> None:
         self._world = world
         self._purchases = purchases
+        self.statements = Statements(world, purchases)
 
     async def settle(
-        self, purchase: Purchase, reply: Result | Answer, *, seen: bool = True
+        self,
+        purchase: Purchase,
+        reply: Result | Answer,
+        *,
+        seen: bool = True,
+        found: Iterable[Breach] = (),
     ) -> tuple[Purchase, Ending]:
         """Store the reply, take its coins, write down the end.
 
-        `seen`: the user is shown the answer now. A mint that does not answer leaves the purchase
-        in `settling`, to be finished by a later call with the stored reply.
+        `seen`: the user is shown the answer now. `found`: breaches that only the caller can see. A
+        mint that does not answer leaves the purchase in `settling`, to be finished by a later call
+        with the stored reply.
         """
         bargain = _bargain(purchase)
         if purchase.state in ("sent", "accepted"):
             purchase = await self._purchases.settling(purchase, reply)
-        found: list[Breach] = breaches(bargain, reply) if isinstance(reply, Result) else []
-        if reply.change is not None and "change-altered" not in found:
-            found += await self._take(purchase, bargain, reply.change)
-        receipt = self._receipt(bargain, purchase, reply, found)
-        statement = self._statement(bargain, reply, found)
+        wrong = [*found, *(breaches(bargain, reply) if isinstance(reply, Result) else ())]
+        if reply.change is not None and "change-altered" not in wrong:
+            wrong += await self._take(purchase, bargain, reply.change)
+        receipt = self._receipt(bargain, purchase, reply, wrong)
+        statement, untrue = await self.statements.judged(purchase, bargain, reply)
+        wrong += untrue
         code = reply.problem.code if reply.problem is not None else ""
-        ending = Ending(reply, found, receipt, statement, code, keep_text=not seen)
-        if "change-pending" not in found:
+        ending = Ending(reply, wrong, receipt, statement, code, seen)
+        if "change-pending" not in wrong:
             purchase = await self._purchases.done(purchase, ending)
         return purchase, ending
 
@@ -104,6 +114,14 @@ class Settler:
         await self._purchases.failed(purchase, code)
         return True
 
+    async def unsure(self, purchase: Purchase, error: RelayError) -> RelayError:
+        """No relay said that it took a message: what to tell, its coins being taken back if they
+        are there. Without coins of its own it stays open, for the provider may have it."""
+        if await self.give_up(purchase, error.code):
+            return error
+        then = "it may have arrived all the same, stays open and is looked at again"
+        return RelayError(f"{error.message}; {then}", code=error.code)
+
     async def _reclaim(self, op_id: str) -> bool:
         """Are the coins of this operation ours, or were there never any?"""
         purse = self._world.purse
@@ -120,13 +138,10 @@ class Settler:
 
     async def _was_taken(self, op_id: str) -> bool:
         """Did the operation make a token that did not come back to us?"""
-        states = {row["id"]: row["state"] for row in await self._world.purse.history()}
-        back = any(
-            state == "DONE" and name.startswith(f"{op_id}:reclaim:")
-            for name, state in states.items()
-        )
-        waiting = await self._world.purse.token_of(op_id)
-        return states.get(op_id) == "DONE" and not back and waiting is None
+        purse = self._world.purse
+        if not await purse.knows(op_id) or (await purse.run(op_id)).state != "DONE":
+            return False
+        return await purse.token_of(op_id) is None and not await purse.came_back(op_id)
 
     async def _take(self, purchase: Purchase, bargain: Bargain, change: Change) -> list[Breach]:
         try:
@@ -157,30 +172,13 @@ class Settler:
         found.append("receipt-invalid")
         return None
 
-    def _statement(
-        self, bargain: Bargain, reply: Result | Answer, found: list[Breach]
-    ) -> tuple[Event, Statement] | None:
-        if reply.statement is None:
-            return None
-        try:
-            proved = account_statement(bargain.provider, bargain.buyer, reply.statement)
-        except RemoteError:
-            found.append("statement-invalid")
-            return None
-        if self._world.square.keyring.verify(proved[0]):
-            return proved
-        found.append("statement-invalid")
-        return None
 
-
-def outcome(purchase: Purchase, ending: Ending, estimate_msat: int = 0) -> Outcome:
+def outcome(settled: Settled, estimate_msat: int = 0) -> Outcome:
     """The end of an order as the user sees it."""
-    result, bargain = ending.reply, _bargain(purchase)
-    if isinstance(result, Answer) or purchase.id is None:
-        raise LocalError("this purchase was no order")
+    result, purchase, bargain = settled.reply, settled.purchase, _bargain(settled.purchase)
     change = result.change
     return Outcome(
-        order_id=purchase.id,
+        order_id=purchase.id or "",
         provider=bargain.provider,
         model=result.model,
         text=result.text,
@@ -194,9 +192,9 @@ def outcome(purchase: Purchase, ending: Ending, estimate_msat: int = 0) -> Outco
         finish_reason=result.finish_reason,
         reasoning=result.reasoning,
         tool_calls=result.tool_calls,
-        receipt=None if ending.receipt is None else ending.receipt.event,
+        receipt=settled.receipt,
         accepted=purchase.accepted,
-        breaches=tuple(ending.breaches),
+        breaches=settled.breaches,
         problem=result.problem,
     )
 

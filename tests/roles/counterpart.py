@@ -23,6 +23,7 @@ from nostrllm.adapters.store_sqlite import SqliteStore
 from nostrllm.core import parts
 from nostrllm.core.money import cost_msat, unit_msat
 from nostrllm.core.stream import pad
+from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Filter, Keyring, Relays, Signer
 from nostrllm.purse import Purse
@@ -102,6 +103,12 @@ class Manners:
     twice: bool = False
     by_stranger_too: bool = False
     unsigned_statement: bool = False
+    fee_extra_msat: int = 0
+    credit_all: bool = False
+    unbooked: bool = False
+    unstated: bool = False
+    swallow_msat: int = 0
+    other_coins: bool = False
     before_result: Callable[[], None] = lambda: None
 
 
@@ -117,6 +124,7 @@ class Counterpart:
     mint_url: str
     name: str
     model: ModelOffer = MODEL
+    mints: tuple[str, ...] = ()
     manners: Manners = field(default_factory=Manners)
     orders: list[tuple[Rumor, Order]] = field(default_factory=list)
     acks: list[str] = field(default_factory=list)
@@ -154,7 +162,7 @@ class Counterpart:
             d="main",
             created_at=now,
             expiration=now + lives_s,
-            mints=(self.mint_url,),
+            mints=self.mints or (self.mint_url,),
             relays=(self.relay_url,),
             payment_key="02" + self.pubkey,
             instance="test",
@@ -238,8 +246,9 @@ class Counterpart:
 
     async def _refund(self, letter: Rumor, refund: Refund) -> None:
         units = self.balances.get(letter.pubkey, 0) // 1_000 - 2
-        token = await self.purse.send(letter.id, self.mint_url, "sat", units)
         self.credit(letter.pubkey, -units * 1_000)
+        units -= self.manners.short_change
+        token = await self.purse.send(letter.id, self.mint_url, "sat", units)
         statement = await self.statement(letter.pubkey)
         answer = Answer(to=letter.id, statement=statement.as_dict(), change=_change(token))
         await self.say(refund.reply, answer)
@@ -247,7 +256,8 @@ class Counterpart:
     def credit(self, account: str, msat: int) -> None:
         """Change a balance."""
         self.seq += 1
-        self.balances[account] = self.balances.get(account, 0) + msat
+        booked = 0 if self.manners.unbooked else msat - self.manners.swallow_msat
+        self.balances[account] = max(0, self.balances.get(account, 0) + booked)
 
     async def statement(self, account: str) -> Event:
         """Kind 25428."""
@@ -301,7 +311,7 @@ class Counterpart:
             problem = Problem(code="payment-token-spent", message="gone")
             await self.say(order.reply, Refused(order=letter.id, problem=problem))
             raise RemoteError("the token was spent", code="payment-token-spent")
-        return token, outcome.fee * unit_msat(token.unit)
+        return token, outcome.fee * unit_msat(token.unit) + self.manners.fee_extra_msat
 
     async def _accepted(self, letter: Rumor, order: Order, session: Signer) -> Event:
         terms = AcceptedTerms(
@@ -310,11 +320,21 @@ class Counterpart:
             price=order.price,
             model=order.model,
             ceiling_msat=order.ceiling_msat + (1_000 if self.manners.accepted_for_more else 0),
-            payment="0" * 64,
+            payment=self._paid_with(letter, order),
             session=session.pubkey,
         )
         signer = self.keyring.signer() if self.manners.accepted_by_stranger else self.identity
         return await signer.sign(Draft(kinds.ACCEPTED, terms.as_json(), self.now_s()))
+
+    def _paid_with(self, letter: Rumor, order: Order) -> str:
+        """sha256 over the sorted Ys of the coins; the order's id where an account pays."""
+        if self.manners.other_coins:
+            return "0" * 64
+        if isinstance(order.payment, AccountPayment):
+            return letter.id
+        token = parse_token(order.payment.token)
+        ys = sorted(y_of(proof.secret) for proof in token.proofs)
+        return _sha("".join(ys))
 
     async def _accept(self, letter: Rumor, order: Order, session: Signer, accepted: Event) -> None:
         message = Accepted(order=letter.id, event=accepted.as_dict(), session=session.pubkey)
@@ -352,7 +372,7 @@ class Counterpart:
         else:
             self.credit(letter.pubkey, -cost)
         statement = None
-        if credit or token is None:
+        if (credit or token is None) and not manners.unstated:
             self.credit(letter.pubkey, credit)
             statement = (await self.statement(letter.pubkey)).as_dict()
         receipt, details = await self._receipt(letter, order, usage, cost)
@@ -382,6 +402,8 @@ class Counterpart:
         units, credit = rest // coin, rest % coin
         if self.manners.no_change:
             return None, credit
+        if self.manners.credit_all:
+            return None, rest
         units -= self.manners.short_change
         if units <= 1:
             return None, rest

@@ -1,0 +1,62 @@
+"""What a token is when it goes out as payment: its name, what the mint takes, what may stay behind.
+
+Worked out from our own coins before the order is sent, so that the provider is believed in nothing
+of it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from typing import Final
+
+from nostrllm.client.bargain import Bargain
+from nostrllm.client.world import World
+from nostrllm.core import coins
+from nostrllm.core.money import unit_msat
+from nostrllm.crypto.bdhke import y_of
+from nostrllm.purse.till import keysets_with
+from nostrllm.wire.token import Token
+
+#: Change has about so many coins; what receiving it costs depends on that (docs/protocol.md).
+CHANGE_COINS: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class Charges:
+    """What comes off a token, in msat.
+
+    `fee_msat` is the mint's for swapping it. `credit_msat_max`: change that is worth no more than
+    this may be credited instead of sent, for taking it would cost as much.
+    """
+
+    fee_msat: int
+    credit_msat_max: int
+
+
+async def charges(world: World, token: Token) -> Charges:
+    """By the mint's own keysets (NUT-02). Raises OutcomeUnknown when it does not tell them."""
+    mint, coin = world.mints.at(token.mint), unit_msat(token.unit)
+    keysets = await keysets_with(mint, {proof.id for proof in token.proofs})
+    fee = coins.fee(token.proofs, keysets)
+    ppk = max((one.fee_ppk for one in keysets.values() if one.unit == token.unit), default=0)
+    taking = -(-CHANGE_COINS * ppk // 1_000)
+    return Charges(fee * coin, (taking + 1) * coin)
+
+
+def digest(token: Token) -> str:
+    """A name for the coins that pay, which gives none of them away: sha256 over their Ys."""
+    ys = sorted(y_of(proof.secret) for proof in token.proofs)
+    return hashlib.sha256("".join(ys).encode()).hexdigest()
+
+
+async def paid_with(world: World, bargain: Bargain, token: Token) -> Bargain:
+    """The bargain with what is known of the token that pays for it. Raises OutcomeUnknown."""
+    taken = await charges(world, token)
+    known = {
+        "paid_msat": token.amount * unit_msat(token.unit),
+        "fee_msat": taken.fee_msat,
+        "credit_msat_max": taken.credit_msat_max,
+        "payment": digest(token),
+    }
+    return bargain.model_copy(update=known)

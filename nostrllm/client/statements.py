@@ -1,0 +1,142 @@
+"""The statements that a provider signs of our account, each held against the one before.
+
+A statement is all that an account is worth, so credit counts only once one says so, and one that
+contradicts an earlier one is kept as evidence and not believed.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any, Final
+
+from nostrllm.client.bargain import Bargain, Breach, account_statement
+from nostrllm.client.purchases import Purchase, Purchases
+from nostrllm.client.world import World
+from nostrllm.core.money import UNIT_MSAT
+from nostrllm.errors import RemoteError
+from nostrllm.ports import Write
+from nostrllm.wire.event import Event
+from nostrllm.wire.order import Answer, Result, Statement
+
+#: What a refund may cost besides the coins it brings: kept for the swap that makes them
+#: (docs/protocol.md).
+REFUND_FEE_MSAT: Final = 2_000
+#: A message is refused after its deadline; clocks differ by so much.
+LATE_S: Final = 5
+
+Proved = tuple[Event, Statement]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """The latest statement we believe: `seq` -1 while there is none; `event` as JSON text."""
+
+    seq: int = -1
+    balance_msat: int = 0
+    event: str = ""
+
+
+class Statements:
+    """Reads, judges and disputes account statements."""
+
+    def __init__(self, world: World, purchases: Purchases) -> None:
+        self._world = world
+        self._purchases = purchases
+
+    async def known(self, provider: str) -> Known:
+        """What this provider signed last."""
+        rows = await self._world.store.read("statement_of", provider=provider)
+        if not rows:
+            return Known()
+        row = rows[0]
+        return Known(int(row["seq"]), int(row["balance_msat"]), row["event"])
+
+    async def proved(
+        self, provider: str, account: str, raw: dict[str, Any] | None, since: Known
+    ) -> Proved:
+        """The statement, signed and no older than `since`, what was known when it was asked for.
+
+        Raises RemoteError; a contradiction is written down before.
+        """
+        found = account_statement(provider, account, raw)
+        event, statement = found
+        if not self._world.square.keyring.verify(event):
+            raise RemoteError("the account statement is not signed by the provider")
+        now = await self.known(provider)
+        other = statement.seq == now.seq and statement.balance_msat != now.balance_msat
+        if other or statement.seq < since.seq:
+            await self._dispute(provider, now, event)
+            raise RemoteError("the account statement contradicts an earlier one")
+        return found
+
+    async def judged(
+        self, purchase: Purchase, bargain: Bargain, reply: Result | Answer
+    ) -> tuple[Proved | None, list[Breach]]:
+        """The statement of a reply, and whether it has what the reply says was booked."""
+        gain = _gain_msat(bargain, reply)
+        if reply.statement is None:
+            return None, [] if gain is None else ["statement-invalid"]
+        since = Known(bargain.seq, bargain.balance_msat)
+        try:
+            found = await self.proved(bargain.provider, bargain.buyer, reply.statement, since)
+        except RemoteError:
+            return None, ["statement-invalid"]
+        if gain is None:
+            return found, []
+        if found[1].seq <= since.seq:
+            return None, ["statement-invalid"]
+        now = await self.known(bargain.provider)
+        if bargain.what == "order" and since.seq < now.seq < found[1].seq:
+            since = now  # an order's statement is signed as it is booked: nothing lies between
+        least = since.balance_msat + gain - await self._held_beside(purchase, since)
+        if found[1].balance_msat >= least:
+            return found, []
+        await self._dispute(bargain.provider, now, found[0])
+        return found, ["balance-short"]
+
+    async def lowered(self, since: Known, found: Proved, provider: str) -> list[Breach]:
+        """Has the balance gone down while nothing of ours was under way?"""
+        asked = Purchase(-1, "order", provider, "sent", self._world.square.now_s())
+        least = since.balance_msat - await self._held_beside(asked, since)
+        if found[1].balance_msat >= least:
+            return []
+        await self._dispute(provider, since, found[0])
+        return ["balance-short"]
+
+    async def _held_beside(self, purchase: Purchase, since: Known) -> int:
+        """What other messages of ours may have taken off the account since a statement, in msat."""
+        held = 0
+        for other in await self._purchases.beside(purchase):
+            bargain = other.bargain
+            if bargain is None or (bargain.pay != "account" and bargain.what != "refund"):
+                continue
+            counted = bargain.seq < since.seq and bargain.deadline + LATE_S < purchase.created_at
+            if not counted:
+                held += bargain.ceiling_msat if bargain.what == "order" else since.balance_msat
+        return held
+
+    async def _dispute(self, provider: str, known: Known, event: Event) -> None:
+        values = {
+            "id": event.id,
+            "provider": provider,
+            "known": known.event,
+            "event": json.dumps(event.as_dict(), ensure_ascii=False),
+            "at": self._world.square.now_s(),
+        }
+        await self._world.store.commit(Write("statement_dispute", values))
+
+
+def _gain_msat(bargain: Bargain, reply: Result | Answer) -> int | None:
+    """By how much the account must have grown at least; None when it need not have changed."""
+    if isinstance(reply, Result):
+        if bargain.pay == "account":
+            return -reply.cost_msat
+        return reply.credit_msat or None
+    if bargain.what == "topup":
+        return bargain.paid_msat - (bargain.fee_msat or 0)
+    if bargain.what == "refund":
+        change = reply.change
+        paid = 0 if change is None else change.amount * UNIT_MSAT.get(change.unit, 0)
+        return -paid - REFUND_FEE_MSAT
+    return None

@@ -1,0 +1,274 @@
+"""Money against a provider, a mint or a relay that wants more than its due."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nostrllm.client.account import Accounts
+from nostrllm.client.answer import Answer
+from nostrllm.client.ask import Buyer
+from nostrllm.client.quote import Question, Quote
+from nostrllm.client.world import World
+from nostrllm.devnet.children import Child, start_mint
+from nostrllm.errors import RelayError, RemoteError
+from nostrllm.ports import Published, Relays
+from nostrllm.service.client import Client
+from nostrllm.wire import kinds
+from nostrllm.wire.announcement import Price
+from nostrllm.wire.event import Event
+from tests.roles.counterpart import Counterpart, counterpart
+
+TEXT = "Polly wants a cracker."
+FUND = 100
+
+
+async def fund(client: Client, amount: int, mint: str) -> None:
+    """Sats into the wallet."""
+    quote = await client.wallet.fund(amount, mint=mint)
+    assert await client.wallet.claim(quote.quote, wait_s=10) is not None
+
+
+@asynccontextmanager
+async def both(
+    tmp_path: Path, relay_url: str, mint_url: str, **manners: Any
+) -> AsyncIterator[tuple[Client, Counterpart]]:
+    """A client with 100 sat and a provider with these manners."""
+    async with (
+        counterpart(tmp_path / "bird", relay_url, mint_url, **manners) as bird,
+        Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
+    ):
+        await fund(client, FUND, mint_url)
+        yield client, bird
+
+
+async def held(client: Client) -> int:
+    """Sats in the wallet."""
+    return sum((await client.wallet.balance()).values())
+
+
+async def open_rows(client: Client) -> list[str]:
+    """The states of what is not at its end."""
+    return [row["state"] for row in await client._world.store.read("purchase_open")]
+
+
+# which offer, paid from where
+
+
+async def test_a_mint_that_is_down_leaves_the_other_pot(
+    tmp_path: Path, relay_url: str, mint_url: str, mint_process: Child
+) -> None:
+    down = mint_process.url
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        bird.mints = (down, mint_url)
+        await bird.announce()
+        await fund(client, 300, down)
+        mint_process.kill()
+        world = replace(client._world, mint=down)
+        world.mints._mints.clear()  # type: ignore[attr-defined]  # as after a restart
+        buyer = Buyer(world, client.market.catalogue)
+        outcome = await buyer.ask(Question("?", provider=bird.pubkey), Answer())
+        assert outcome.text == TEXT
+
+
+async def test_a_cheaper_offer_that_cannot_be_paid_is_passed_over(
+    tmp_path: Path, relay_url: str, mint_url: str, mint_process: Child
+) -> None:
+    down = mint_process.url
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        await fund(client, 30, down)
+        mint_process.kill()
+        client._world.mints._mints.clear()  # type: ignore[attr-defined]  # as after a restart
+        async with counterpart(tmp_path / "other", relay_url, mint_url) as other:
+            model = bird.model.model_copy(update={"id": "owl"})
+            bird.model = model
+            await bird.announce()
+            other.model = model.model_copy(update={"price": Price(input=1, output=1)})
+            other.mints = (down,)
+            await other.announce()
+            assert (await client.ask("?", model="owl").done()).provider == bird.pubkey
+
+
+async def test_what_is_free_is_paid_with_a_coin_that_comes_back(
+    tmp_path: Path, relay_url: str
+) -> None:
+    with start_mint(tmp_path / "mint", fee_ppk=0) as mint:
+        async with both(tmp_path, relay_url, mint.url) as (client, bird):
+            bird.model = bird.model.model_copy(update={"price": Price(input=0, output=0)})
+            await bird.announce()
+            result = await client.ask("?", provider=bird.pubkey).done()
+            assert (result.text, result.cost_msat, result.breaches) == (TEXT, 0, ())
+            assert await held(client) * 1_000 + result.credit_msat == FUND * 1_000
+
+
+# a relay that stores and does not say so
+
+
+class Mumbling:
+    """Relays whose OK for a stored gift wrap never arrives."""
+
+    def __init__(self, inner: Relays) -> None:
+        self._inner = inner
+
+    async def publish(self, event: Event, **how: Any) -> Published:
+        done = await self._inner.publish(event, **how)
+        if event.kind != kinds.GIFT_WRAP:
+            return done
+        return Published((), dict.fromkeys(done.ok, "no answer"))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._inner, name)
+
+
+def mumbled(client: Client) -> World:
+    """The client's world behind such relays."""
+    square = client._world.square
+    return replace(client._world, square=replace(square, relays=Mumbling(square.relays)))
+
+
+async def test_a_refund_whose_ok_was_lost_is_taken_later(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        await client.topup(bird.pubkey, 30)
+        before, world = await held(client), mumbled(client)
+        accounts = Accounts(world, Buyer(world, client.market.catalogue))
+        with pytest.raises(RelayError, match="stays open"):
+            await accounts.refund(await client.market.offer(bird.pubkey))
+        assert await open_rows(client) == ["sent"]
+        await client.resume()
+        assert await open_rows(client) == []
+        assert await held(client) > before + 20
+
+
+async def test_an_account_order_whose_ok_was_lost_is_answered_later(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        await client.topup(bird.pubkey, 30)
+        buyer = Buyer(mumbled(client), client.market.catalogue)
+        with pytest.raises(RelayError, match="stays open"):
+            await buyer.ask(Question("?", provider=bird.pubkey, pay="account"), Answer())
+        (late,) = await client.resume()
+        assert (late.text, late.breaches) == (TEXT, ())
+
+
+async def test_a_token_order_whose_ok_was_lost_is_paid_or_back(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        buyer = Buyer(mumbled(client), client.market.catalogue)
+        with pytest.raises(RelayError):
+            await buyer.ask(Question("?", provider=bird.pubkey), Answer())
+        late = await client.resume()
+        assert await open_rows(client) == []
+        assert await held(client) >= FUND - 5
+        assert [outcome.text for outcome in late] in ([], [TEXT])
+
+
+# fee, credit and statements
+
+
+async def test_the_fee_is_what_the_mint_takes(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url, fee_extra_msat=1_000) as (client, bird):
+        quotes: list[Quote] = []
+        result = await client.ask("?", provider=bird.pubkey, on_quote=quotes.append).done()
+        assert result.breaches == ("fee-altered",)
+
+
+@pytest.mark.parametrize(
+    ("manners", "breach"),
+    [
+        ({"credit_all": True}, "change-withheld"),
+        ({"unstated": True}, "statement-invalid"),
+        ({"unbooked": True}, "balance-short"),
+    ],
+)
+async def test_credit_counts_when_a_statement_has_it(
+    manners: dict[str, Any], breach: str, tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url, **manners) as (client, bird):
+        result = await client.ask("?", provider=bird.pubkey).done()
+        assert result.credit_msat
+        assert result.breaches == (breach,)
+
+
+async def test_credit_adds_up_over_orders(tmp_path: Path, relay_url: str, mint_url: str) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        wishes: dict[str, Any] = {"provider": bird.pubkey, "max_tokens": 20}
+        answers = [client.ask("?", **wishes) for _ in range(3)]
+        results = [await answer.done() for answer in answers]
+        results.append(await client.ask("?", **wishes).done())
+        assert [result.breaches for result in results] == [()] * 4
+        credit = sum(result.credit_msat for result in results)
+        before = (await client.topup(bird.pubkey, 20)).balance_msat
+        assert before == credit + 19_000
+        answers = [client.ask("?", pay=pay, **wishes) for pay in ("account", "token", "account")]
+        results = [await answer.done() for answer in answers]
+        assert [result.breaches for result in results] == [()] * 3
+        balance = await client.balance(bird.pubkey)
+        assert balance.balance_msat == before + sum(
+            result.credit_msat or -result.cost_msat for result in results
+        )
+        assert balance.breaches == ()
+
+
+async def test_what_an_account_order_takes_is_its_cost(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        assert (await client.topup(bird.pubkey, 30)).breaches == ()
+        bird.manners.swallow_msat = 5_000
+        result = await client.ask("?", provider=bird.pubkey, pay="account").done()
+        assert result.breaches == ("balance-short",)
+        disputes = await client._world.store.read("dispute_list")
+        assert [row["provider"] for row in disputes] == [bird.pubkey]
+
+
+async def test_a_top_up_or_refund_that_does_not_add_up_is_told(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        bird.manners.swallow_msat = 1_000
+        assert (await client.topup(bird.pubkey, 10)).breaches == ("balance-short",)
+        bird.manners.swallow_msat = 0
+        assert (await client.topup(bird.pubkey, 30)).breaches == ()
+        bird.manners.short_change = 3
+        assert (await client.refund(bird.pubkey)).breaches == ("balance-short",)
+        assert (await client.purchases(1))[0].breaches == ("balance-short",)
+
+
+async def test_a_balance_does_not_go_down_by_itself(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        await client.topup(bird.pubkey, 20)
+        account = next(iter(bird.balances))
+        bird.credit(account, -4_000)
+        assert (await client.balance(bird.pubkey)).breaches == ("balance-short",)
+        known = await client.last_balance(bird.pubkey)
+        for seq, change in ((bird.seq, -1_000), (bird.seq - 1, 9_000)):
+            bird.seq, bird.balances[account] = seq, bird.balances[account] + change
+            with pytest.raises(RemoteError, match="contradicts"):
+                await client.balance(bird.pubkey)
+            assert await client.last_balance(bird.pubkey) == known
+        assert len(await client._world.store.read("dispute_list")) == 3
+
+
+async def test_an_acceptance_names_our_coins(tmp_path: Path, relay_url: str, mint_url: str) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        await client.topup(bird.pubkey, 20)
+        for pay in ("token", "account"):
+            bird.manners.other_coins = False
+            taken = await client.ask("?", provider=bird.pubkey, pay=pay).done()
+            assert taken.accepted is not None
+            bird.manners.other_coins = True
+            other = await client.ask("?", provider=bird.pubkey, pay=pay).done()
+            assert other.accepted is None
