@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nostrllm.cli.terminal import print_json, sats
-from nostrllm.cli.where import Where, placed
+from nostrllm.cli.where import Said, Where, placed
+from nostrllm.wire.amount import sats
 
 if TYPE_CHECKING:
     from nostrllm.client.account import Balance
@@ -24,11 +24,11 @@ def account() -> None:
 @placed
 def balance(where: Where, provider: str) -> None:
     """What PROVIDER owes you, as he signs it."""
-    where.run(lambda client: _balance(client, where, provider))
 
+    async def work(client: Client) -> Said:
+        return _said(where, await client.balance(provider))
 
-async def _balance(client: Client, where: Where, provider: str) -> None:
-    _tell(where, await client.balance(provider))
+    where.run(work)
 
 
 @account.command()
@@ -37,11 +37,11 @@ async def _balance(client: Client, where: Where, provider: str) -> None:
 @placed
 def topup(where: Where, provider: str, amount: int) -> None:
     """Put AMOUNT sat into your account with PROVIDER."""
-    where.run(lambda client: _topup(client, where, provider, amount))
 
+    async def work(client: Client) -> Said:
+        return _said(where, await client.topup(provider, amount))
 
-async def _topup(client: Client, where: Where, provider: str, amount: int) -> None:
-    _tell(where, await client.topup(provider, amount))
+    where.run(work)
 
 
 @account.command()
@@ -49,15 +49,21 @@ async def _topup(client: Client, where: Where, provider: str, amount: int) -> No
 @placed
 def refund(where: Where, provider: str) -> None:
     """Take your balance back into the wallet."""
-    where.run(lambda client: _refund(client, where, provider))
+
+    async def work(client: Client) -> Said:
+        return _said(where, await client.refund(provider))
+
+    where.run(work)
 
 
-async def _refund(client: Client, where: Where, provider: str) -> None:
-    _tell(where, await client.refund(provider))
-
-
-def _tell(where: Where, found: Balance) -> None:
-    if where.json:
-        print_json({"provider": found.provider, "balance_msat": found.balance_msat})
-        return
-    click.echo(sats(found.balance_msat))
+def _said(where: Where, found: Balance) -> Said:
+    if not where.json:
+        click.echo(sats(found.balance_msat))
+        if found.breaches:
+            broken = ", ".join(found.breaches)
+            click.echo(f"warning: the provider broke the bargain: {broken}", err=True)
+    return {
+        "provider": found.provider,
+        "balance_msat": found.balance_msat,
+        "breaches": list(found.breaches),
+    }

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterator
 
 import click
 
+from nostrllm.cli.terminal import plain_line, print_json
 from nostrllm.errors import NostrllmError
 
 EXIT_FAILED = 1
@@ -47,7 +47,6 @@ def _first(group: BaseExceptionGroup[BaseException]) -> NostrllmError | None:
 
 def _tell(error: NostrllmError, as_json: bool) -> None:
     if as_json:
-        what = {"error": {"code": error.code, "message": error.message}}
-        click.echo(json.dumps(what, ensure_ascii=False), err=True)
+        print_json({"error": {"code": error.code, "message": error.message}}, err=True)
     else:
-        click.echo(f"error: {error.code}: {error.message}", err=True)
+        click.echo(f"error: {error.code}: {plain_line(error.message)}", err=True)

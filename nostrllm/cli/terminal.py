@@ -15,20 +15,19 @@ def plain(text: str) -> str:
     return "".join(letter for letter in text if letter in "\n\t" or letter.isprintable())
 
 
-def sats(msat: int) -> str:
-    """An amount as a person reads it: 1234 → "1.234 sat"."""
-    whole, rest = divmod(msat, 1_000)
-    return f"{whole}.{rest:03d}".rstrip("0").rstrip(".") + " sat"
+def plain_line(text: str) -> str:
+    """As `plain`, in one line: whatever is a blank becomes one."""
+    return " ".join(plain(text).split())
 
 
-def print_json(value: Any) -> None:
-    """The one JSON object of a command's output."""
-    click.echo(json.dumps(value, ensure_ascii=False))
+def print_json(value: Any, *, err: bool = False) -> None:
+    """The one JSON object of a command's output, in ASCII: it may hold a stranger's text."""
+    click.echo(json.dumps(value), err=err)
 
 
 def print_table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Rows under heads: drawn by rich for a terminal, tab-separated without heads otherwise."""
-    cells = [[plain(cell).replace("\t", " ").replace("\n", " ") for cell in row] for row in rows]
+    cells = [[plain_line(cell) for cell in row] for row in rows]
     if not sys.stdout.isatty():
         for row in cells:
             click.echo("\t".join(row))

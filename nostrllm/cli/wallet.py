@@ -1,18 +1,19 @@
-"""`nostrllm wallet fund | balance | send | receive | history | resume`."""
+"""`nostrllm wallet fund | balance | send | receive | reclaim | history | scan | resume`."""
 
 from __future__ import annotations
 
-import secrets
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from nostrllm.cli.terminal import plain, print_json, print_table
-from nostrllm.cli.where import Where, placed
+from nostrllm.cli.answers import tell_late
+from nostrllm.cli.terminal import print_table
+from nostrllm.cli.where import Said, Where, placed
 
 if TYPE_CHECKING:
+    from nostrllm.client.wallet import Coins
     from nostrllm.service.client import Client
 
 AMOUNT = click.argument("amount", type=click.IntRange(1))
@@ -37,26 +38,24 @@ def fund(where: Where, amount: int, unit: str, wait: float) -> None:
     where.run(lambda client: _fund(client, where, (amount, unit), wait))
 
 
-async def _fund(client: Client, where: Where, wanted: tuple[int, str], wait: float) -> None:
+async def _fund(client: Client, where: Where, wanted: tuple[int, str], wait: float) -> Said:
     from nostrllm.errors import WorldError
 
-    mint = await client.preferred_mint()
-    quote = await client.wallet.fund(mint, *wanted)
+    mint = await client.wallet.preferred_mint()
+    quote = await client.wallet.fund(*wanted, mint=mint)
     if not where.json:
         click.echo(f"pay this invoice, {wanted[0]} {wanted[1]} to {mint}:", err=True)
         click.echo(quote.request)
-    outcome = await client.wallet.claim_quote(quote.quote, wait_s=wait)
-    paid = outcome.state == "DONE"
-    if where.json and (paid or outcome.state == "PREPARED"):
-        said = {"mint": mint, "unit": wanted[1], "amount": wanted[0], "paid": paid}
-        print_json({**said, "invoice": quote.request, "quote": quote.quote})
-        return
-    if not paid:
-        raise WorldError(
-            "the invoice is not paid yet; `nostrllm wallet resume` takes the coins once it is",
-            code=outcome.code or "payment-pending",
-        )
-    click.echo(f"received {outcome.net} {outcome.unit}", err=True)
+    coins = await client.wallet.claim(quote.quote, wait_s=wait)
+    if not where.json:
+        if coins is None:
+            raise WorldError(
+                "the invoice is not paid yet; `nostrllm wallet resume` takes the coins once it is",
+                code="payment-pending",
+            )
+        click.echo(f"received {coins.amount} {coins.unit}", err=True)
+    said = {"mint": mint, "unit": wanted[1], "amount": wanted[0], "paid": coins is not None}
+    return {**said, "invoice": quote.request, "quote": quote.quote}
 
 
 @wallet.command()
@@ -66,20 +65,18 @@ def balance(where: Where) -> None:
     where.run(lambda client: _balance(client, where))
 
 
-async def _balance(client: Client, where: Where) -> None:
+async def _balance(client: Client, where: Where) -> Said:
     held = await client.wallet.balance()
-    if where.json:
-        rows = [
+    if not where.json:
+        rows = [(str(amount), unit, mint) for (mint, unit), amount in held.items()]
+        print_table(("amount", "unit", "mint"), rows)
+        if not held:
+            click.echo("the wallet is empty: `nostrllm wallet fund 1000`", err=True)
+    return {
+        "balances": [
             {"mint": mint, "unit": unit, "amount": amount} for (mint, unit), amount in held.items()
         ]
-        print_json({"balances": rows})
-        return
-    print_table(
-        ("amount", "unit", "mint"),
-        [(str(amount), unit, mint) for (mint, unit), amount in held.items()],
-    )
-    if not held:
-        click.echo("the wallet is empty: `nostrllm wallet fund 1000`", err=True)
+    }
 
 
 @wallet.command()
@@ -91,18 +88,15 @@ def send(where: Where, amount: int, unit: str) -> None:
     where.run(lambda client: _send(client, where, amount, unit))
 
 
-async def _send(client: Client, where: Where, amount: int, unit: str) -> None:
-    from nostrllm.wire.token import encode_token
-
-    name = f"wallet:{secrets.token_hex(8)}"
-    token = await client.wallet.send(name, await client.preferred_mint(), unit, amount)
-    text = encode_token(token)
-    if where.json:
-        said = {"mint": token.mint, "unit": token.unit, "amount": token.amount}
-        print_json({**said, "token": text, "id": name})
-        return
-    click.echo(text)
-    click.echo(f"if nobody takes it: nostrllm wallet reclaim {name}", err=True)
+async def _send(client: Client, where: Where, amount: int, unit: str) -> Said:
+    name = client.wallet.new_name()
+    if not where.json:  # before the mint is asked: it may take the coins and never answer
+        click.echo(f"if nobody takes it: nostrllm wallet reclaim {name}", err=True)
+    sent = await client.wallet.send(amount, unit, name=name)
+    if not where.json:
+        click.echo(sent.token)
+    said = {"mint": sent.mint, "unit": sent.unit, "amount": sent.amount}
+    return {**said, "token": sent.token, "id": sent.name}
 
 
 @wallet.command()
@@ -111,20 +105,11 @@ async def _send(client: Client, where: Where, amount: int, unit: str) -> None:
 def receive(where: Where, token: str | None) -> None:
     """Take a token in; without TOKEN it is read from standard input."""
     text = (token or sys.stdin.read()).strip()
-    where.run(lambda client: _receive(client, where, text))
 
+    async def work(client: Client) -> Said:
+        return _said(where, await client.wallet.receive(text))
 
-async def _receive(client: Client, where: Where, text: str) -> None:
-    import hashlib
-
-    from nostrllm.errors import RemoteError
-    from nostrllm.wire.token import parse_token
-
-    token = parse_token(text)
-    name = f"receive:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
-    if any(row["id"] == name and row["state"] == "DONE" for row in await client.wallet.history()):
-        raise RemoteError("this token was received before", code="payment-token-spent")
-    _tell(where, await client.wallet.receive(name, token))
+    where.run(work)
 
 
 @wallet.command()
@@ -132,26 +117,17 @@ async def _receive(client: Client, where: Where, text: str) -> None:
 @placed
 def reclaim(where: Where, name: str) -> None:
     """Take back a token that `send` made and nobody took."""
-    where.run(lambda client: _reclaim(client, where, name))
+
+    async def work(client: Client) -> Said:
+        return _said(where, await client.wallet.reclaim(name))
+
+    where.run(work)
 
 
-async def _reclaim(client: Client, where: Where, name: str) -> None:
-    _tell(where, await client.wallet.reclaim(name))
-
-
-def _tell(where: Where, outcome: Any) -> None:
-    """What a token brought. Raises WorldError when it is not ours, or not yet."""
-    from nostrllm.errors import WorldError
-
-    if outcome.state != "DONE":
-        pending = outcome.state == "PREPARED"
-        what = "the mint has not said yet; try again" if pending else "the mint refused it"
-        raise WorldError(what, code=outcome.code or "payment-pending")
-    if where.json:
-        said = {"mint": outcome.mint, "unit": outcome.unit, "amount": outcome.net}
-        print_json({**said, "fee": outcome.fee})
-        return
-    click.echo(f"received {outcome.net} {outcome.unit} (mint's fee {outcome.fee})")
+def _said(where: Where, coins: Coins) -> Said:
+    if not where.json:
+        click.echo(f"received {coins.amount} {coins.unit} (mint's fee {coins.fee})")
+    return {"mint": coins.mint, "unit": coins.unit, "amount": coins.amount, "fee": coins.fee}
 
 
 @wallet.command()
@@ -162,25 +138,40 @@ def history(where: Where, limit: int) -> None:
     where.run(lambda client: _history(client, where, limit))
 
 
-async def _history(client: Client, where: Where, limit: int) -> None:
-    rows = (await client.wallet.history())[:limit]
-    if where.json:
-        print_json({"operations": [dict(row) for row in rows]})
-        return
-    print_table(
-        ("time", "what", "amount", "fee", "state", "mint"),
-        [
-            (
-                datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
-                row["kind"],
-                f"{row['amount']} {row['unit']}",
-                str(row["fee"]),
-                str(row["state"]).lower(),
-                row["mint"],
-            )
-            for row in rows
-        ],
-    )
+async def _history(client: Client, where: Where, limit: int) -> Said:
+    rows = await client.wallet.history(limit)
+    if not where.json:
+        print_table(
+            ("time", "what", "amount", "fee", "state", "mint", "name"),
+            [
+                (
+                    datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                    row["kind"],
+                    f"{row['amount']} {row['unit']}",
+                    str(row["fee"]),
+                    str(row["state"]).lower(),
+                    row["mint"],
+                    row["id"],
+                )
+                for row in rows
+            ],
+        )
+    return {"operations": [dict(row) for row in rows]}
+
+
+@wallet.command()
+@placed
+def scan(where: Where) -> None:
+    """Find coins that the seed made at a mint, after a loss of the database."""
+    where.run(lambda client: _scan(client, where))
+
+
+async def _scan(client: Client, where: Where) -> Said:
+    mint = await client.wallet.preferred_mint()
+    found = await client.wallet.scan(mint=mint)
+    if not where.json:
+        click.echo(f"found {found} sat at {mint}")
+    return {"mint": mint, "unit": "sat", "amount": found}
 
 
 @wallet.command()
@@ -190,15 +181,10 @@ def resume(where: Where) -> None:
     where.run(lambda client: _resume(client, where))
 
 
-async def _resume(client: Client, where: Where) -> None:
-    from nostrllm.cli.ask import answer_json, ending
-
+async def _resume(client: Client, where: Where) -> Said:
     late = await client.resume()
-    if where.json:
-        print_json({"late": [answer_json(outcome) for outcome in late]})
-        return
-    for outcome in late:
-        click.echo(f"late answer to order {outcome.order_id}:", err=True)
-        click.echo(plain(outcome.text))
-        for line in ending(outcome):
-            click.echo(line, err=True)
+    if not where.json:
+        for outcome in late:
+            tell_late(outcome, asked_for=True)
+        await client.seen(late)
+    return {}

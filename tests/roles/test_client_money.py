@@ -16,12 +16,13 @@ from nostrllm.client.ask import Buyer
 from nostrllm.client.quote import Question, Quote
 from nostrllm.client.world import World
 from nostrllm.devnet.children import Child, start_mint
-from nostrllm.errors import RelayError, RemoteError
+from nostrllm.errors import OutcomeUnknown, RelayError, RemoteError
 from nostrllm.ports import Published, Relays
 from nostrllm.service.client import Client
 from nostrllm.wire import kinds
 from nostrllm.wire.announcement import Price
 from nostrllm.wire.event import Event
+from tests.faultymint import FaultyMint
 from tests.roles.counterpart import Counterpart, counterpart
 
 TEXT = "Polly wants a cracker."
@@ -272,3 +273,32 @@ async def test_an_acceptance_names_our_coins(tmp_path: Path, relay_url: str, min
             bird.manners.other_coins = True
             other = await client.ask("?", provider=bird.pubkey, pay=pay).done()
             assert other.accepted is None
+
+
+# the wallet
+
+
+async def test_an_invoice_is_letters_and_digits(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with (
+        FaultyMint(mint_url) as mint,
+        Client(state=tmp_path / "client", relays=[relay_url], mint=mint.url) as client,
+    ):
+        mint.changes["/v1/mint/quote/bolt11"] = lambda said: {**said, "request": "lnbc1\x1b[2J"}
+        with pytest.raises(RemoteError, match="invoice"):
+            await client.wallet.fund(5)
+
+
+async def test_a_token_has_its_name_before_it_is_made(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with FaultyMint(mint_url) as mint, both(tmp_path, relay_url, mint.url) as (client, _):
+        name = client.wallet.new_name()
+        mint.faults.extend(["lost", *["503"] * 40])
+        with pytest.raises(OutcomeUnknown):
+            await client.wallet.send(5, name=name)
+        assert name in [row["id"] for row in await client.wallet.history()]
+        mint.faults.clear()
+        await client.wallet.resume()
+        assert (await client.wallet.reclaim(name)).amount == 4

@@ -1,0 +1,66 @@
+"""Answers and what they cost, for a person and for a program."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from nostrllm.cli.terminal import plain, plain_line
+from nostrllm.wire.amount import sats
+
+if TYPE_CHECKING:
+    from nostrllm.client.settle import Outcome
+
+
+def ending(outcome: Outcome) -> list[str]:
+    """What the answer cost, in lines."""
+    parts = [f"cost {sats(outcome.cost_msat)}", f"mint's fee {sats(outcome.fee_msat)}"]
+    if outcome.change_msat:
+        parts.append(f"change {sats(outcome.change_msat)}")
+    if outcome.credit_msat:
+        parts.append(f"credit {sats(outcome.credit_msat)}")
+    usage = outcome.usage
+    parts.append(f"{usage.prompt} tokens in, {usage.completion} out")
+    lines = [" · ".join(parts)]
+    if outcome.receipt is not None:
+        lines.append(f"receipt {outcome.receipt.id}")
+    if outcome.breaches:
+        lines.append("warning: the provider broke the bargain: " + ", ".join(outcome.breaches))
+    return lines
+
+
+def tell_late(outcome: Outcome, *, asked_for: bool = False) -> None:
+    """An answer that came when nobody waited any more; on stdout if a command asked for it."""
+    click.echo(f"late answer to order {outcome.order_id}:", err=True)
+    if outcome.problem is not None:
+        problem = f"{outcome.problem.code}: {outcome.problem.message}"
+        click.echo(f"it failed: {plain_line(problem)}", err=True)
+    else:
+        click.echo(plain(outcome.text), err=not asked_for)
+    for line in ending(outcome):
+        click.echo(line, err=True)
+
+
+def answer_json(outcome: Outcome) -> dict[str, Any]:
+    """The answer and its price for a program."""
+    return {
+        "text": outcome.text,
+        "model": outcome.model,
+        "provider": outcome.provider,
+        "order": outcome.order_id,
+        "finish_reason": outcome.finish_reason,
+        "reasoning": outcome.reasoning,
+        "tool_calls": outcome.tool_calls,
+        "usage": outcome.usage.model_dump(),
+        "estimate_msat": outcome.estimate_msat,
+        "ceiling_msat": outcome.ceiling_msat,
+        "cost_msat": outcome.cost_msat,
+        "fee_msat": outcome.fee_msat,
+        "change_msat": outcome.change_msat,
+        "credit_msat": outcome.credit_msat,
+        "receipt": None if outcome.receipt is None else outcome.receipt.as_dict(),
+        "accepted": None if outcome.accepted is None else outcome.accepted.as_dict(),
+        "breaches": list(outcome.breaches),
+        "problem": None if outcome.problem is None else outcome.problem.model_dump(),
+    }

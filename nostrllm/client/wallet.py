@@ -1,0 +1,148 @@
+"""The user's ecash: a few verbs over the purse, each of which ends well or raises."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import re
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from nostrllm.client.world import World
+from nostrllm.core.money import UNIT_MSAT
+from nostrllm.errors import ConfigError, RemoteError, WorldError
+from nostrllm.ports import MintQuote, Row
+from nostrllm.purse.operation import Outcome
+from nostrllm.wire.token import encode_token, parse_token
+
+#: BOLT 11: bech32, in capitals or not.
+_INVOICE: Final = re.compile(r"[a-z0-9]+|[A-Z0-9]+")
+
+
+@dataclass(frozen=True, slots=True)
+class Coins:
+    """What came in: `amount` units, the mint's `fee` being taken off already."""
+
+    mint: str
+    unit: str
+    amount: int
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
+class Sent:
+    """A token to give away, and the name to take it back by."""
+
+    name: str
+    mint: str
+    unit: str
+    amount: int
+    token: str
+
+
+class Wallet:
+    """Coins at any number of mints; `mint` None means the one that `preferred_mint` names."""
+
+    def __init__(self, world: World) -> None:
+        self._world = world
+        self._purse = world.purse
+
+    async def preferred_mint(self) -> str:
+        """The mint to fund at and send from: the chosen one, else where most of the money is.
+
+        Raises ConfigError when neither is known.
+        """
+        if self._world.mint is not None:
+            return self._world.mint
+        held = await self.balance()
+        if not held:
+            raise ConfigError("name a mint you trust: --mint URL")
+        return max(held, key=lambda pot: held[pot] * UNIT_MSAT.get(pot[1], 0))[0]
+
+    async def balance(self) -> Mapping[tuple[str, str], int]:
+        """(mint, unit) → units that can be spent."""
+        return await self._purse.balance()
+
+    async def fund(self, amount: int, unit: str = "sat", *, mint: str | None = None) -> MintQuote:
+        """A Lightning invoice (`request`) whose payment brings `amount` units; then `claim` it.
+
+        Raises MintRefused, OutcomeUnknown; RemoteError for what is no invoice.
+        """
+        quote = await self._purse.fund(mint or await self.preferred_mint(), amount, unit)
+        if not _INVOICE.fullmatch(quote.request):  # it goes to a terminal, and to whoever pays
+            raise RemoteError("the mint's invoice is none")
+        return quote
+
+    async def claim(self, quote: str, *, wait_s: float = 0.0) -> Coins | None:
+        """The coins of an invoice, waiting up to `wait_s` for its payment; None while unpaid.
+
+        Raises LocalError `not-found`; WorldError when they were issued before.
+        """
+        outcome = await self._purse.claim_quote(quote, wait_s=wait_s)
+        if outcome.state == "PREPARED" and outcome.code == "payment-pending":
+            return None
+        return _coins(outcome)
+
+    async def send(
+        self, amount: int, unit: str = "sat", *, mint: str | None = None, name: str | None = None
+    ) -> Sent:
+        """A token of `amount` units: whoever has it has the money. The mint's fee comes on top.
+
+        `name` (see `new_name`) finds it again: the same one gives the same token, and `reclaim`
+        takes it back. Raises LocalError `wallet-empty`, OutcomeUnknown while the mint is silent.
+        """
+        name = name or self.new_name()
+        token = await self._purse.send(name, mint or await self.preferred_mint(), unit, amount)
+        return Sent(name, token.mint, token.unit, token.amount, encode_token(token))
+
+    @staticmethod
+    def new_name() -> str:
+        """A name for a token, to be known before it is made."""
+        return f"wallet:{secrets.token_hex(8)}"
+
+    async def receive(self, token: str) -> Coins:
+        """Take in a token (NUT-00 text). Raises RemoteError for one that is none, or was taken
+        before; WorldError while the mint is silent, when the same call finishes it later."""
+        parsed = parse_token(token)
+        name = f"receive:{hashlib.sha256(token.encode()).hexdigest()[:32]}"
+        again = await self._purse.knows(name) and (name, "receive") not in (
+            await self._purse.pending()
+        )
+        outcome = await self._purse.receive(name, parsed)
+        if again and outcome.state == "DONE":
+            raise RemoteError("this token was received before", code="payment-token-spent")
+        return _coins(outcome)
+
+    async def reclaim(self, name: str) -> Coins:
+        """Take back a token that `send` made under this name and nobody took.
+
+        Raises RemoteError `payment-token-spent`, LocalError `not-found`, WorldError.
+        """
+        return _coins(await self._purse.reclaim(name))
+
+    async def history(self, count: int = 20) -> list[Row]:
+        """The last operations, newest first: id, kind, mint, unit, state, amount, fee, times."""
+        return await self._purse.history(count)
+
+    async def scan(self, *, mint: str | None = None, unit: str = "sat") -> int:
+        """Units found at a mint by the seed alone: after a loss of the database."""
+        return await self._purse.scan(mint or await self.preferred_mint(), unit)
+
+    async def resume(self) -> None:
+        """Finish what a crash or a silent mint left open, and claim invoices paid meanwhile."""
+        for name, _ in await self._purse.pending():
+            await self._purse.run(name)
+        for quote in await self._purse.quotes():
+            with contextlib.suppress(WorldError):
+                await self._purse.claim_quote(str(quote["id"]))
+
+
+def _coins(outcome: Outcome) -> Coins:
+    """What an operation brought. Raises WorldError when it is not ours, or not yet."""
+    if outcome.state != "DONE":
+        pending = outcome.state == "PREPARED"
+        what = "the mint has not said yet; try again" if pending else "the mint refused it"
+        raise WorldError(what, code=outcome.code or "payment-pending")
+    return Coins(outcome.mint, outcome.unit, outcome.net, outcome.fee)
