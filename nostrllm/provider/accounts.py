@@ -92,8 +92,11 @@ class Accounts:
                 f"your balance of {sats(balance)} is less than a coin and the fee to make it",
                 code="account-insufficient",
             )
+        mint, at_hand = await self._fullest_mint()
+        units = min(units, at_hand)
+        if units < 1:
+            raise WorldError("the provider has no coins at hand; try again later", code="busy")
         held = (units + FEE_UNITS) * unit_msat(REFUND_UNIT)
-        mint = await self._fullest_mint(units)
         take = Write("account_take", {"pubkey": letter.author, "msat": held}, rows=1)
         hold = ledger.account_held(letter.id, letter.author, held)
         insert = self._insert(letter, "refund", mint, REFUND_UNIT, held)
@@ -124,13 +127,16 @@ class Accounts:
         except NostrllmError as error:
             log.warning("transfer_waits", transfer=letter.id[:16], code=error.code)
 
-    async def _fullest_mint(self, units: int) -> str:
-        balances = await self._world.purse.balance()
-        mints = [(amount, mint) for (mint, unit), amount in balances.items() if unit == REFUND_UNIT]
-        amount, mint = max(mints, default=(0, ""))
-        if amount < units + FEE_UNITS:
-            raise WorldError("the provider has no coins at hand; try again later", code="busy")
-        return mint
+    async def _fullest_mint(self) -> tuple[str, int]:
+        """Where most coins are, and how many units of them one token can have."""
+        purse = self._world.purse
+        found = [
+            (await purse.spendable(mint, unit), mint)
+            for mint, unit in await purse.balance()
+            if unit == REFUND_UNIT
+        ]
+        amount, mint = max(found, default=(0, ""))
+        return mint, amount
 
     def _insert(
         self, letter: Letter, kind: Literal["topup", "refund"], mint: str, unit: str, msat: int

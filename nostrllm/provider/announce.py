@@ -6,6 +6,7 @@ list by its event id, so what he saw is what he pays.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from typing import Final
@@ -41,6 +42,9 @@ RENEW_S: Final = 300
 #: Profile and relay lists are published again after so long; relays forget.
 INTRODUCE_S: Final = 86_400
 
+#: An announcement that no relay took is tried again so soon.
+RETRY_S: Final = 15.0
+
 log = structlog.get_logger()
 
 
@@ -57,6 +61,7 @@ class Announcer:
         self._instance = ""
         self._seq = 0
         self._last_announced = 0
+        self._is_announced = False
         self.usurped = False
 
     async def open(self) -> None:
@@ -102,6 +107,7 @@ class Announcer:
         tags_10002 = tuple(("r", url) for url in relays)
         tags_10050 = tuple(("relay", url) for url in relays)
         handler = (("d", self._shop.d), ("k", str(kinds.MESSAGE)), ("k", str(kinds.DM)))
+        events = []
         for kind, content, tags in (
             (kinds.PROFILE, json.dumps(profile, ensure_ascii=False), ()),
             (kinds.RELAY_LIST, "", tags_10002),
@@ -109,7 +115,8 @@ class Announcer:
             (kinds.HANDLER, json.dumps(profile, ensure_ascii=False), handler),
         ):
             at = await self._next_time(f"{kind}")
-            await self._publish(await self._world.identity.sign(Draft(kind, content, at, tags)))
+            events.append(await self._world.identity.sign(Draft(kind, content, at, tags)))
+        await self._publish(*events)
 
     async def promise(self) -> list[Event]:
         """Sign a fresh price list and keep it; it binds from now on, published or not."""
@@ -125,9 +132,9 @@ class Announcer:
 
     async def publish(self) -> bool:
         """A fresh price list, then the announcement that names it. True if a relay took it."""
-        for event in await self.promise():
-            await self._publish(event)
-        return await self._announce(closing=False)
+        await self._publish(*await self.promise())
+        self._is_announced = await self._announce(closing=False)
+        return self._is_announced
 
     def _offers(self) -> list[ModelOffer]:
         return [model.offer for model in self._shop.models]
@@ -141,7 +148,7 @@ class Announcer:
         pause = min(self._shop.heartbeat_s, PROMISE_S_MAX - RENEW_S) * 0.9
         introduced_at = self._world.clock.monotonic()
         while True:
-            await self._world.clock.sleep(pause)
+            await self._world.clock.sleep(pause if self._is_announced else RETRY_S)
             await self.publish()
             if self._world.clock.monotonic() - introduced_at > INTRODUCE_S:
                 introduced_at = self._world.clock.monotonic()
@@ -212,8 +219,11 @@ class Announcer:
         )
         return at
 
-    async def _publish(self, event: Event) -> bool:
-        published = await self._world.relays.publish(event)
-        if not published.ok:
-            log.warning("not_published", kind=event.kind, relays=len(published.failed))
-        return bool(published.ok)
+    async def _publish(self, *events: Event) -> bool:
+        """Send all at once, for one silent relay is waited for; True if each was taken by one."""
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(self._world.relays.publish(event)) for event in events]
+        for event, task in zip(events, tasks, strict=True):
+            if not task.result().ok:
+                log.warning("not_published", kind=event.kind, relays=len(task.result().failed))
+        return all(task.result().ok for task in tasks)

@@ -99,8 +99,9 @@ class Daemon:
                     self.recovery.run,
                 )
             ]
-            await self.announcer.introduce()
-            await self.announcer.publish()
+            async with asyncio.TaskGroup() as announcing:
+                announcing.create_task(self.announcer.introduce())
+                announcing.create_task(self.announcer.publish())
             await on_ready()
             await stop.wait()
             await self._drain()

@@ -27,7 +27,7 @@ from nostrllm.purse.operation import (
     outcome_of,
     proof_of,
 )
-from nostrllm.purse.till import Counters, Pace, Till
+from nostrllm.purse.till import Counters, Pace, Till, keysets_with
 from nostrllm.wire.token import Proof, Token, normal_url
 
 #: Tries to choose coins that something else takes at the same moment.
@@ -75,6 +75,13 @@ class Purse:
         """(mint, unit) → units that can be spent."""
         rows = await self._till.store.read("proof_balance")
         return {(row["mint"], row["unit"]): int(row["amount"]) for row in rows}
+
+    async def spendable(self, mint: str, unit: str) -> int:
+        """Units that one token can surely have: all free coins, less the fee to swap them all."""
+        rows = await self._till.store.read("proof_free", mint=normal_url(mint), unit=unit)
+        proofs = [proof_of(row) for row in rows]
+        keysets = await keysets_with(self._till.mints.at(mint), {proof.id for proof in proofs})
+        return sum(proof.amount for proof in proofs) - coins.fee(proofs, keysets)
 
     # tokens that come in
 
