@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
+from nostrllm.cli.ask import messages
 from nostrllm.cli.report import failing
-from nostrllm.cli.terminal import plain, sats
+from nostrllm.cli.terminal import plain
+from nostrllm.wire.amount import per_1000, sats
 
 if TYPE_CHECKING:
     from nostrllm.client.settle import Outcome
@@ -90,11 +92,11 @@ async def _show(devnet: Path, question: str) -> None:
 async def _fund(client: Client) -> None:
     from nostrllm.errors import WorldError
 
-    quote = await client.wallet.fund(client.place.mint or "", FUND_SAT)
-    done = await client.wallet.claim_quote(quote.quote, wait_s=30)
-    if done.state != "DONE":
+    quote = await client.wallet.fund(FUND_SAT)
+    coins = await client.wallet.claim(quote.quote, wait_s=30)
+    if coins is None:
         raise WorldError("the mint's invoice was not paid", code="devnet-failed")
-    _say("wallet", f"{done.net} sat, by an invoice that pays itself")
+    _say("wallet", f"{coins.amount} sat, by an invoice that pays itself")
 
 
 async def _discover(client: Client) -> None:
@@ -103,8 +105,8 @@ async def _discover(client: Client) -> None:
             price = offer.model.price
             _say(
                 "offer",
-                f"{plain(offer.name)}: {offer.model.id}, {sats(price.input // 1_000)} per 1,000 "
-                f"tokens in, {sats(price.output // 1_000)} out, {sats(price.request)} per request",
+                f"{plain(offer.name)}: {offer.model.id}, {per_1000(price.input)} per 1,000 "
+                f"tokens in, {per_1000(price.output)} out, {sats(price.request)} per request",
             )
 
 
@@ -117,7 +119,7 @@ async def _ask(client: Client, question: str) -> Outcome:
         )
 
     _say("question", question)
-    answer = client.ask(question, on_quote=before)
+    answer = client.ask(messages(question), on_quote=before)
     first = True
     async for piece in answer:
         click.echo((_label("answer") if first else "") + plain(piece), nl=False)
@@ -145,28 +147,13 @@ async def _account(client: Client, outcome: Outcome) -> None:
 
 
 async def _review(client: Client, outcome: Outcome) -> None:
-    from nostrllm.client.review import publish, read
     from nostrllm.errors import WorldError
-    from nostrllm.wire.review import Review
 
-    kept = await client.keepsakes.receipt(outcome.provider)
-    if kept is None:
+    if outcome.receipt is None:
         raise WorldError("the provider gave no receipt", code="receipt-invalid")
-    _say("receipt", f"{kept.event.id}, signed by the provider")
-    square = client.world.square
-    review = Review(
-        author=client.pubkey,
-        provider=outcome.provider,
-        d=kept.d,
-        rating=5,
-        text="It answered, and the change was right.",
-        created_at=square.now_s(),
-        model=kept.model,
-        receipt=kept.event,
-        salt=kept.salt,
-    )
-    event = await publish(square, client.world.identity, review)
-    found = [one for one in await read(square, outcome.provider) if one.id == event.id]
+    _say("receipt", f"{outcome.receipt.id}, signed by the provider")
+    said = await client.review(outcome.provider, 5, "It answered, and the change was right.")
+    found = [one for one in await client.reviews(outcome.provider) if one.id == said.id]
     if not found or not found[0].verified:
         raise WorldError("the review did not come back verified", code="receipt-invalid")
     stars = "★" * found[0].review.rating

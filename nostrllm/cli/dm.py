@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nostrllm.cli.terminal import plain, print_json
-from nostrllm.cli.where import Where, placed
+from nostrllm.cli.terminal import plain
+from nostrllm.cli.where import Said, Where, placed
 
 if TYPE_CHECKING:
     from nostrllm.client.dm import Conversation
@@ -37,30 +37,28 @@ def dm(where: Where, npub: str, text: tuple[str, ...], wait: float) -> None:
     words = " ".join(text)
     if not words and not sys.stdin.isatty():
         words = sys.stdin.read().strip()
+    if where.json and not words:
+        raise click.UsageError("--json needs a text")
     where.run(lambda client: _dm(client, where, npub, (words, wait)))
 
 
-async def _dm(client: Client, where: Where, npub: str, said: tuple[str, float]) -> None:
-    from nostrllm.client.dm import converse
-
-    peer = await client.market.pubkey(npub)
+async def _dm(client: Client, where: Where, npub: str, said: tuple[str, float]) -> Said:
     text, wait = said
-    async with converse(client.world.square, client.world.identity, peer) as talk:
+    async with client.converse(npub) as talk:
         if text:
-            await _once(talk, where, text, wait)
-        else:
-            await _converse(talk)
+            return await _once(talk, where, text, wait)
+        await _converse(talk)
+        return {}
 
 
-async def _once(talk: Conversation, where: Where, text: str, wait: float) -> None:
+async def _once(talk: Conversation, where: Where, text: str, wait: float) -> Said:
     sent = await talk.send(text)
     replies = []
     async for message in talk.replies(wait):
         replies.append({"text": message.text, "created_at": message.created_at, "id": message.id})
         if not where.json:
             click.echo(plain(message.text))
-    if where.json:
-        print_json({"id": sent.id, "replies": replies})
+    return {"id": sent.id, "replies": replies}
 
 
 async def _converse(talk: Conversation) -> None:

@@ -6,8 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from nostrllm.cli.terminal import print_json
-from nostrllm.cli.where import Where, placed
+from nostrllm.cli.where import Said, Where, placed
 
 if TYPE_CHECKING:
     from nostrllm.service.client import Client
@@ -25,19 +24,16 @@ def follow(where: Where, provider: str | None, remove: bool, show: bool) -> None
     where.run(lambda client: _follow(client, where, None if show else provider, remove))
 
 
-async def _follow(client: Client, where: Where, provider: str | None, remove: bool) -> None:
-    from nostrllm.client.follow import follow as put
-    from nostrllm.client.follow import followed, unfollow
-    from nostrllm.service.client import npub
+async def _follow(client: Client, where: Where, provider: str | None, remove: bool) -> Said:
+    from nostrllm.adapters.keys_sdk import to_npub
 
-    square, identity = client.world.square, client.world.identity
     if provider is None:
-        keys = await followed(square, identity.pubkey)
+        keys = await client.followed()
+    elif remove:
+        keys = await client.unfollow(provider)
     else:
-        change = unfollow if remove else put
-        keys = await change(square, identity, await client.market.pubkey(provider))
-    if where.json:
-        print_json({"providers": [{"pubkey": key, "npub": npub(key)} for key in keys]})
-        return
-    for key in keys:
-        click.echo(npub(key))
+        keys = await client.follow(provider)
+    if not where.json:
+        for key in keys:
+            click.echo(to_npub(key))
+    return {"providers": [{"pubkey": key, "npub": to_npub(key)} for key in keys]}

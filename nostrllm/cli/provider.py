@@ -9,6 +9,8 @@ from pathlib import Path
 
 import click
 
+from nostrllm.cli.terminal import print_json
+
 CONFIG = click.option(
     "--config",
     "config_path",
@@ -22,17 +24,17 @@ TEMPLATE = """\
 # A nostrllm provider: `nostrllm provider check` tries it, `nostrllm provider run` starts it.
 
 [provider]
-name = "{name}"
+name = {name}
 about = ""
-state = "{state}"          # orders, ecash, seed: back this folder up
-key_file = "{key_file}"    # the provider's Nostr key, mode 0600
+state = {state}          # orders, ecash, seed: back this folder up
+key_file = {key_file}    # the provider's Nostr key, mode 0600
 relays = {relays}
 mints = {mints}
 nip04 = false              # answer old NIP-04 direct messages too
 heartbeat_s = 600
 
 [engine]                   # any OpenAI-compatible server
-url = "{engine}"
+url = {engine}
 slots = 4                  # answers written at once
 # api_key_file = "engine.key"
 
@@ -42,8 +44,8 @@ training = false
 upstream = "self"
 
 [[model]]
-id = "{model}"             # what buyers see
-upstream = "{model}"       # what the engine calls it
+id = {model}             # what buyers see
+upstream = {model}       # what the engine calls it
 context = 8192             # tokens
 max_tokens = 1024          # of one answer
 input_msat_per_mtok = 1_000_000
@@ -60,14 +62,14 @@ def provider() -> None:
 @provider.command()
 @click.option("--dir", "folder", type=click.Path(path_type=Path), default=Path(), help="Where to.")
 @click.option("--name", default="A nostrllm provider", show_default=True)
-@click.option("--engine", default="http://127.0.0.1:11434/v1", show_default=True)
+@click.option("--engine-url", default="http://127.0.0.1:11434/v1", show_default=True)
 @click.option("--model", default="llama3.2", show_default=True)
 @click.option("--mint", "mints", multiple=True, default=["https://mint.minibits.cash/Bitcoin"])
 @click.option("--relay", "relays", multiple=True, help="Default: the packaged list.")
 def init(
     folder: Path,
     name: str,
-    engine: str,
+    engine_url: str,
     model: str,
     mints: tuple[str, ...],
     relays: tuple[str, ...],
@@ -86,19 +88,25 @@ def init(
         if path.exists():
             raise ConfigError(f"{path} exists already; edit it, or choose another --dir")
         key = key_made_once(folder / "nsec")
-        text = TEMPLATE.format(
-            name=name.replace('"', "'"),
-            state="state",
-            key_file="nsec",
-            engine=engine,
-            model=model,
-            mints=json.dumps(list(mints)),
-            relays=json.dumps(list(relays) or default_relays("inbox")),
-        )
+        values: dict[str, object] = {
+            "name": name,
+            "state": "state",
+            "key_file": "nsec",
+            "engine": engine_url,
+            "model": model,
+            "mints": list(mints),
+            "relays": list(relays) or default_relays("inbox"),
+        }
+        text = TEMPLATE.format(**{key: _toml(value) for key, value in values.items()})
         path.write_text(text, encoding="utf-8")  # no secret is in it, and systemd must read it
         click.echo(f"wrote {path}")
         click.echo(f"you are {to_npub(public_key(key))}")
         click.echo(f"next: edit the prices, then nostrllm provider check --config {path}")
+
+
+def _toml(value: object) -> str:
+    """A string or list as TOML, which is JSON but for one letter that must be escaped."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 @provider.command()
@@ -160,7 +168,7 @@ def status(config_path: Path, as_json: bool) -> None:
         content = json.loads(path.read_text(encoding="utf-8"))
     content["running"] = content["ready"] and _is_alive(content["pid"])
     if as_json:
-        click.echo(json.dumps(content))
+        print_json(content)
     else:
         _print_status(content)
     sys.exit(0 if content["running"] else 1)

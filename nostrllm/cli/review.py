@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 import random
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
 
 import click
 
-from nostrllm.cli.terminal import print_json
-from nostrllm.cli.where import Where, placed
+from nostrllm.cli.where import Said, Where, placed
 
 if TYPE_CHECKING:
-    from nostrllm.client.keepsakes import Kept
     from nostrllm.service.client import Client
 
-HOUR_S = 3_600
+HOUR_S: Final = 3_600
+
+
+@dataclass(frozen=True, slots=True)
+class Opinion:
+    """What is to be said, of whom, and how."""
+
+    provider: str
+    stars: int
+    text: str
+    with_receipt: bool
+    delay: bool
 
 
 @click.command()
@@ -37,57 +47,29 @@ def review(
     Your latest receipt goes with it and proves that you bought. With it the provider, and nobody
     else, can find out which order was yours; --delay makes the time of the review tell less.
     """
-    words = " ".join(text)
-    where.run(lambda client: _review(client, where, (provider, stars, words), no_receipt, delay))
+    opinion = Opinion(provider, stars, " ".join(text), not no_receipt, delay)
+    where.run(lambda client: _review(client, where, opinion))
 
 
-async def _review(
-    client: Client, where: Where, said: tuple[str, int, str], no_receipt: bool, delay: bool
-) -> None:
+async def _review(client: Client, where: Where, said: Opinion) -> Said:
     import asyncio
 
-    from nostrllm.client.review import publish
-    from nostrllm.wire.review import Review
-
-    name, stars, text = said
-    provider = await client.market.pubkey(name)
-    kept = None if no_receipt else await client.keepsakes.receipt(provider)
-    d = kept.d if kept is not None else (await client.market.listing(provider)).announcement.d
-    if delay:
+    provider = await client.market.pubkey(said.provider)
+    if said.delay:
         wait_s = random.uniform(HOUR_S, 48 * HOUR_S)
         click.echo(f"waiting {wait_s / HOUR_S:.1f} hours; Ctrl-C ends it unpublished", err=True)
         await asyncio.sleep(wait_s)
-    event = await publish(
-        client.world.square,
-        client.world.identity,
-        Review(
-            author=client.pubkey,
-            provider=provider,
-            d=d,
-            rating=stars,
-            text=text,
-            created_at=client.world.square.now_s(),
-            model=None if kept is None else kept.model,
-            receipt=None if kept is None else kept.event,
-            salt=None if kept is None else kept.salt,
-        ),
-    )
-    if kept is not None:
-        await client.keepsakes.reviewed(kept.event.id)
-    _tell(where, event.id, (provider, stars), kept, delay)
-
-
-def _tell(
-    where: Where, event_id: str, said: tuple[str, int], kept: Kept | None, delay: bool
-) -> None:
-    """What was published, and what it gives away."""
-    provider, stars = said
-    if where.json:
-        receipt = None if kept is None else kept.event.id
-        print_json({"id": event_id, "provider": provider, "rating": stars, "receipt": receipt})
-        return
-    click.echo(f"published {event_id}")
-    if kept is None:
-        click.echo("without a receipt: readers see that you prove no purchase", err=True)
-    elif not delay:
-        click.echo("published at once: the provider can tell which order was yours", err=True)
+    done = await client.review(provider, said.stars, said.text, with_receipt=said.with_receipt)
+    receipt = done.review.receipt
+    if not where.json:
+        click.echo(f"published {done.id}")
+        if receipt is None:
+            click.echo("without a receipt: readers see that you prove no purchase", err=True)
+        elif not said.delay:
+            click.echo("published at once: the provider can tell which order was yours", err=True)
+    return {
+        "id": done.id,
+        "provider": provider,
+        "rating": said.stars,
+        "receipt": None if receipt is None else receipt.id,
+    }

@@ -7,44 +7,40 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from nostrllm.cli.terminal import print_json, print_table
-from nostrllm.cli.where import Where, placed
+from nostrllm.cli.terminal import print_table
+from nostrllm.cli.where import Said, Where, public
 
 if TYPE_CHECKING:
     from nostrllm.client.review import ReadReview
-    from nostrllm.service.client import Market
+    from nostrllm.service.market import Market
 
 
 @click.command()
 @click.argument("provider")
-@placed
+@public
 def reviews(where: Where, provider: str) -> None:
     """Read what people say of a provider; `paid` marks those who prove that they bought."""
     where.look(lambda market: _reviews(market, where, provider))
 
 
-async def _reviews(market: Market, where: Where, provider: str) -> None:
-    from nostrllm.client.review import read
-
-    found = await read(market.square, await market.pubkey(provider))
-    if where.json:
-        print_json({"reviews": [review_json(one) for one in found]})
-        return
-    rows = [
-        (
-            "★" * one.review.rating,
-            "paid" if one.verified else "",
-            datetime.fromtimestamp(one.review.created_at, UTC).date().isoformat(),
-            one.review.author[:12],
-            one.review.text,
-        )
-        for one in found
-    ]
-    print_table(("stars", "receipt", "day", "author", "text"), rows)
+async def _reviews(market: Market, where: Where, provider: str) -> Said:
+    found = await market.reviews(provider)
+    if not where.json:
+        rows = [
+            (
+                "★" * one.review.rating,
+                "paid" if one.verified else "",
+                datetime.fromtimestamp(one.review.created_at, UTC).date().isoformat(),
+                one.review.author[:12],
+                one.review.text,
+            )
+            for one in found
+        ]
+        print_table(("stars", "receipt", "day", "author", "text"), rows)
+    return {"reviews": [_json(one) for one in found]}
 
 
-def review_json(one: ReadReview) -> dict[str, Any]:
-    """A review for a program."""
+def _json(one: ReadReview) -> dict[str, Any]:
     review = one.review
     return {
         "id": one.id,

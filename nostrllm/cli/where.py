@@ -4,21 +4,26 @@ from __future__ import annotations
 
 import functools
 import sys
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from nostrllm.cli.answers import answer_json, tell_late
 from nostrllm.cli.report import failing
-from nostrllm.cli.terminal import plain
+from nostrllm.cli.terminal import print_json
 
 if TYPE_CHECKING:
-    from nostrllm.client.settle import Outcome
-    from nostrllm.service.client import Client, Market
+    from nostrllm.service.client import Client
+    from nostrllm.service.market import Market
 
 Command = Callable[..., Any]
+
+#: What a command says to a program; to a person it has spoken already.
+Said = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,60 +36,87 @@ class Where:
     devnet: Path | None
     json: bool
 
-    def run(self, work: Callable[[Client], Awaitable[None]]) -> None:
-        """Run `work` with a client: identity, wallet, everything."""
-        with failing(self.json):
-            import asyncio
+    def run(self, work: Callable[[Client], Awaitable[Said]]) -> None:
+        """Run `work` with a client: identity, wallet, everything.
 
-            from nostrllm.service.client import Client
+        Answers to earlier questions that came meanwhile are told too, in `late`; they are forgotten
+        once they are out.
+        """
 
-            _quiet()
+        async def main() -> None:
+            async with self._client() as client:
+                said = await work(client)
+                late = await client.late()
+                if self.json:
+                    print_json({**said, "late": [answer_json(outcome) for outcome in late]})
+                else:
+                    for outcome in late:
+                        tell_late(outcome)
+                await client.seen(late)
 
-            async def main() -> None:
-                async with Client(**self._place()) as client:
-                    await work(client)
-                    if not self.json:
-                        tell_late(client.late)
+        self._main(main)
 
-            asyncio.run(main())
-
-    def look(self, work: Callable[[Market], Awaitable[None]]) -> None:
+    def look(self, work: Callable[[Market], Awaitable[Said]]) -> None:
         """Run `work` with what anybody can see: needs no key and disturbs no other command."""
+
+        async def main() -> None:
+            from nostrllm.service.market import market
+            from nostrllm.service.place import place
+
+            async with market(place(**self._place())) as open_market:
+                said = await work(open_market)
+            if self.json:
+                print_json(said)
+
+        self._main(main)
+
+    def _main(self, main: Callable[[], Awaitable[None]]) -> None:
         with failing(self.json):
             import asyncio
 
-            from nostrllm.service.client import market, place
+            from nostrllm.service.logs import setup
 
-            _quiet()
+            # stdout belongs to the result; of the log only errors are told
+            setup("error", console=True, stream=sys.stderr)
+            asyncio.run(main())  # type: ignore[arg-type]  # it is a coroutine function
 
-            async def main() -> None:
-                async with market(place(**self._place())) as open_market:
-                    await work(open_market)
+    @asynccontextmanager
+    async def _client(self) -> AsyncIterator[Client]:
+        from contextlib import AsyncExitStack
 
-            asyncio.run(main())
+        from nostrllm.errors import LocalError
+        from nostrllm.service.client import Client
+
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(Client(**self._place()))
+            except LocalError as error:
+                if error.code != "busy":
+                    raise
+                message = f"{error.message}: wait for it, or give another --state"
+                raise LocalError(message, code=error.code) from None
+            yield client
 
     def _place(self) -> dict[str, Any]:
         names = ("state", "relays", "mint", "devnet")
         return {name: getattr(self, name) for name in names}
 
 
-def tell_late(late: Sequence[Outcome]) -> None:
-    """Answers to earlier questions that came while this command ran."""
-    for outcome in late:
-        click.echo(f"\nlate answer to order {outcome.order_id}:", err=True)
-        click.echo(plain(outcome.text), err=True)
-
-
-def _quiet() -> None:
-    """stdout belongs to the result; of the log only errors are told, on stderr."""
-    from nostrllm.service.logs import setup
-
-    setup("error", console=True, stream=sys.stderr)
-
-
 def placed(command: Command) -> Command:
     """Give a command the client's options; it receives them as one argument, `where`."""
+    return _with_options(command, public=False)
 
+
+def public(command: Command) -> Command:
+    """As `placed`, for a command that reads what anybody sees.
+
+    It takes --state and --mint as every command does, so that one set of options fits them all, but
+    does not offer them: it has neither wallet nor keys.
+    """
+    return _with_options(command, public=True)
+
+
+def _with_options(command: Command, *, public: bool) -> Command:
     @functools.wraps(command)
     def with_where(**values: Any) -> Any:
         where = Where(
@@ -98,9 +130,9 @@ def placed(command: Command) -> Command:
 
     folder = click.Path(path_type=Path, file_okay=False)
     options = [
-        click.option("--state", type=folder, help="Folder of keys and wallet."),
+        click.option("--state", type=folder, hidden=public, help="Folder of keys and wallet."),
         click.option("--relay", multiple=True, metavar="URL", help="A relay; repeatable."),
-        click.option("--mint", metavar="URL", help="The mint to prefer."),
+        click.option("--mint", metavar="URL", hidden=public, help="The mint to prefer."),
         click.option(
             "--devnet",
             type=click.Path(path_type=Path),

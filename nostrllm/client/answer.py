@@ -13,6 +13,9 @@ from nostrllm.errors import LocalError
 class Answer:
     """Iterate for the text in pieces, or `await answer.done()`; `result` tells the rest.
 
+    `quote` is there once an offer is chosen, `order_id` once the order is sent; `ahead` is how many
+    were before it when the provider took it.
+
     The order goes on whether or not anybody reads: abandoning the iteration loses no money.
     """
 
@@ -61,18 +64,18 @@ class Answer:
     def _ended(self) -> bool:
         return self._outcome is not None or self._error is not None
 
-    def show(self, text: str) -> None:
+    def _show(self, text: str) -> None:
         """More text."""
         if text:
             self._pieces.append(text)
             self._changed.set()
 
-    def finish(self, outcome: Outcome) -> None:
+    def _finish(self, outcome: Outcome) -> None:
         """The end."""
         self._outcome = outcome
         self._changed.set()
 
-    def fail(self, error: BaseException) -> None:
+    def _fail(self, error: BaseException) -> None:
         """The end, by an error."""
         self._error = error
         self._changed.set()

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from nostrllm.errors import RemoteError
+from nostrllm.errors import LocalError, RemoteError
 from nostrllm.ports import Clock, Filter, Relays
 from nostrllm.wire import kinds
 from nostrllm.wire.announcement import (
@@ -122,6 +122,21 @@ def _pages(announcement: Announcement, newest: dict[str, Event]) -> list[tuple[E
         if event is not None:
             pages.append((event, parse_price_page(event)))
     return pages
+
+
+def chosen(wanted: str, among: Iterable[Announcement]) -> str:
+    """The public key of the provider that `wanted`, his key (hex) or his name, stands for.
+
+    Raises LocalError `provider-unknown` when none has it, or several have: a name is not owned.
+    """
+    keys = {one.pubkey for one in among if wanted in (one.pubkey, one.profile.name)}
+    if len(keys) > 1:
+        raise LocalError("several providers have that name: use a key", code="provider-unknown")
+    if not keys:
+        raise LocalError(
+            "that provider offers nothing on these relays now", code="provider-unknown"
+        )
+    return keys.pop()
 
 
 class Catalogue:

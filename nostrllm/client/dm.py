@@ -6,6 +6,7 @@ What any Nostr client can do, so that a provider can be tried the way a stranger
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from nostrllm.errors import RelayError, RemoteError
 from nostrllm.ports import Filter, Signer, Subscription
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event, rumor
+from nostrllm.wire.places import relay_url
 
 #: Gift wraps are dated back by up to two days (NIP-59).
 STORED_S: Final = 2 * 86_400 + 3_600
@@ -105,14 +107,22 @@ async def announce_relays(square: Square, identity: Signer) -> tuple[str, ...]:
         if await square.newest(kind, identity.pubkey) is None:
             tags = tuple((name, url) for url in urls)
             await square.replace(identity, Draft(kind, "", square.now_s(), tags), None)
-    return tuple(dict.fromkeys((*urls, *await dm_relays(square, identity.pubkey))))
+    return tuple(dict.fromkeys((*urls, *await _named(square, identity.pubkey))))
 
 
 async def dm_relays(square: Square, pubkey: str) -> tuple[str, ...]:
-    """Where this person reads messages: kind 10050, and our own relays for want of it."""
-    event = await square.newest(kinds.DM_RELAYS, pubkey)
-    found = () if event is None else tuple(event.values("relay"))
-    urls = tuple(url for url in found if url.startswith(("ws://", "wss://")))[:RELAYS_MAX]
-    if not (urls or square.urls):
+    """Where this person reads messages, as far as we go there; our own relays for want of it."""
+    urls = square.reachable(await _named(square, pubkey))[:RELAYS_MAX]
+    if not urls:
         raise RelayError("it is not known where that person reads messages")
-    return urls or square.urls
+    return urls
+
+
+async def _named(square: Square, pubkey: str) -> tuple[str, ...]:
+    """The relays of a person's kind 10050."""
+    event = await square.newest(kinds.DM_RELAYS, pubkey)
+    found = []
+    for text in () if event is None else event.values("relay"):
+        with contextlib.suppress(RemoteError):
+            found.append(relay_url(text))
+    return tuple(dict.fromkeys(found))

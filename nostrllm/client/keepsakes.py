@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
-from nostrllm.client.purchases import stored_event
+from nostrllm.client.account import Balance
+from nostrllm.client.purchases import State, What, stored_event
 from nostrllm.client.world import World
 from nostrllm.ports import Write
 from nostrllm.wire.event import Event
@@ -20,6 +19,31 @@ class Kept:
     salt: str
     d: str
     model: str
+
+
+@dataclass(frozen=True, slots=True)
+class Bought:
+    """One purchase as it stands: `what` is order, topup or refund; amounts in msat.
+
+    `state` is done, failed (nothing was paid), late (an answer nobody has seen) or one of those on
+    the way there; `code` says why it failed.
+    """
+
+    n: int
+    what: What
+    order_id: str | None
+    provider: str
+    state: State
+    breaches: tuple[str, ...]
+    cost_msat: int
+    fee_msat: int
+    code: str
+    created_at: int
+
+    @property
+    def open(self) -> bool:
+        """May money of ours still be out?"""
+        return self.state not in ("late", "done", "failed")
 
 
 class Keepsakes:
@@ -41,11 +65,28 @@ class Keepsakes:
         at = self._world.square.now_s()
         await self._world.store.commit(Write("receipt_reviewed", {"id": receipt_id, "at": at}))
 
-    async def purchases(self, count: int = 20) -> list[Mapping[str, Any]]:
+    async def purchases(self, count: int = 20) -> list[Bought]:
         """The latest purchases, newest first."""
-        return await self._world.store.read("purchase_list", count=count)
+        rows = await self._world.store.read("purchase_list", count=count)
+        return [
+            Bought(
+                n=row["n"],
+                what=row["what"],
+                order_id=row["id"],
+                provider=row["provider"],
+                state=row["state"],
+                breaches=tuple(filter(None, row["breaches"].split(","))),
+                cost_msat=row["cost_msat"],
+                fee_msat=row["fee_msat"],
+                code=row["code"],
+                created_at=row["created_at"],
+            )
+            for row in rows
+        ]
 
-    async def statement(self, provider: str) -> int | None:
-        """The account's balance in msat as the provider last signed it."""
+    async def statement(self, provider: str) -> Balance | None:
+        """The account as the provider last signed it."""
         rows = await self._world.store.read("statement_of", provider=provider)
-        return int(rows[0]["balance_msat"]) if rows else None
+        if not rows:
+            return None
+        return Balance(provider, int(rows[0]["balance_msat"]), int(rows[0]["seq"]))

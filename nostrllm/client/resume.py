@@ -7,6 +7,8 @@ pay twice, for a reply's coins are taken under the purchase's own name.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+from collections.abc import Iterable
 from typing import Final
 
 from nostrllm.client.ask import Buyer, proved_acceptance
@@ -30,49 +32,56 @@ AT_ONCE_MAX: Final = 4
 WAIT_S: Final = 5.0
 
 
-async def resume(world: World, buyer: Buyer, *, wait_s: float = WAIT_S) -> list[Outcome]:
-    """Take every open purchase as far as it goes; returns the answers that came late.
+async def resume(world: World, buyer: Buyer, *, wait_s: float = WAIT_S) -> None:
+    """Take every open purchase as far as it goes; answers among them wait in `late`.
 
     Waits for each provider at most `wait_s`. Errors of one purchase leave it open for next time.
     """
     at_once = asyncio.Semaphore(AT_ONCE_MAX)
 
-    async def one(purchase: Purchase) -> Outcome | None:
+    async def one(purchase: Purchase) -> None:
         async with at_once:
-            try:
-                return await _finish(world, buyer, purchase, wait_s)
-            except NostrllmError:
-                return None
+            with contextlib.suppress(NostrllmError):
+                await _finish(world, buyer, purchase, wait_s)
 
-    open_purchases = await buyer.purchases.open()
     async with asyncio.TaskGroup() as group:
-        tasks = [group.create_task(one(purchase)) for purchase in open_purchases]
-    return [late for task in tasks if (late := task.result()) is not None]
+        for purchase in await buyer.purchases.open():
+            group.create_task(one(purchase))
 
 
-async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float) -> Outcome | None:
+async def late_answers(buyer: Buyer) -> list[Outcome]:
+    """The answers that came when nobody waited any more, until `seen` is told of them."""
+    return [outcome(late) for late in await buyer.purchases.late()]
+
+
+async def seen(buyer: Buyer, outcomes: Iterable[Outcome]) -> None:
+    """The user has these late answers."""
+    ids = {outcome.order_id for outcome in outcomes}
+    for late in await buyer.purchases.late():
+        if late.purchase.id in ids:
+            await buyer.purchases.seen(late)
+
+
+async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float) -> None:
     if purchase.state == "reserved":
         await buyer.settler.give_up(purchase, "cancelled", definite=True)
-        return None
+        return
     reply = purchase.reply
     if reply is None:
         found = await _reply(world, purchase, wait_s)
         if isinstance(found, Refused):
             closed = await buyer.settler.give_up(purchase, found.problem.code, definite=True)
             if closed:
-                return None
+                return
         if not isinstance(found, Result | Answer):
             await _if_old(world, buyer, purchase)
-            return None
+            return
         reply = found
     if isinstance(reply, Answer) and reply.problem is not None:
         await buyer.settler.give_up(purchase, reply.problem.code, definite=True)
-        return None
+        return
     purchase = await _with_acceptance(world, buyer, purchase, reply)
-    purchase, ending = await buyer.settler.settle(purchase, reply, seen=False)
-    if isinstance(reply, Answer) or purchase.state != "done":
-        return None
-    return outcome(purchase, ending)
+    await buyer.settler.settle(purchase, reply, seen=False)
 
 
 async def _reply(world: World, purchase: Purchase, wait_s: float) -> Message | None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from nostrllm.core.places import is_public
 from nostrllm.crypto.keys import derive
 from nostrllm.errors import RelayError
 from nostrllm.ports import Clock, Filter, Keyring, Mints, Relays, Signer, Store
@@ -14,7 +16,10 @@ from nostrllm.wire.order import REPLY_RELAYS_MAX
 
 @dataclass(frozen=True, slots=True)
 class Square:
-    """The public part: relays, and a way to tell a true signature. Reading needs no more."""
+    """The public part: relays, and a way to tell a true signature. Reading needs no more.
+
+    `urls` are the user's own relays, in normal form.
+    """
 
     relays: Relays
     keyring: Keyring
@@ -29,6 +34,14 @@ class Square:
     def reply_relays(self) -> tuple[str, ...]:
         """Where answers to us are sent."""
         return self.urls[:REPLY_RELAYS_MAX]
+
+    def reachable(self, urls: Iterable[str]) -> tuple[str, ...]:
+        """Those of a stranger's relays (in normal form) that we connect to: public, or our own.
+
+        Else he could have us knock at any machine of the user's network. With none left our own
+        relays are asked: he may read there too.
+        """
+        return tuple(url for url in urls if url in self.urls or is_public(url)) or self.urls
 
     async def publish(self, event: Event, to: tuple[str, ...] = ()) -> None:
         """Publish and insist that one relay took it. Raises RelayError with the reasons."""

@@ -122,13 +122,17 @@ class Devnet:
         return self._state / FILE
 
     def describe(self) -> dict[str, Any]:
-        """What `file` holds: relays, mint, engine, and each provider's keys, pid and models."""
+        """What `file` holds: relays, mint, engine, and each provider by the name it announces, with
+        its folder, keys, pid and models."""
         relay, mint = self.children[:2]
         return {
             "relays": [relay.url],
             "mint": mint.url,
             "engine": self._engine_url,
-            "providers": [_status(self._state / name) | {"name": name} for name in self._names()],
+            "providers": [
+                _status(self._state / folder) | {"name": offer.name, "folder": folder}
+                for folder, offer in zip(self._folders(), self.options.offers, strict=True)
+            ],
         }
 
     def mend(self) -> float | None:
@@ -160,7 +164,7 @@ class Devnet:
         self._await(self.children)
         sold = SMOLLM2 if options.engine_url is None else _sold(options.engine_url)
         providers = []
-        for name, offer in zip(self._names(), options.offers, strict=True):
+        for name, offer in zip(self._folders(), options.offers, strict=True):
             folder = self._state / name
             config = _configure(folder, offer, sold, (relay.url, mint.url, self._engine_url))
             module, *words = options.provider_command
@@ -186,7 +190,8 @@ class Devnet:
             child.await_ready()
             self._tell(f"{child.name} is up{' at ' + child.url if child.url else ''}")
 
-    def _names(self) -> list[str]:
+    def _folders(self) -> list[str]:
+        """Where each provider lives, and what its process is called."""
         return [f"provider-{number}" for number in range(1, len(self.options.offers) + 1)]
 
     def _revive(self, child: Child, failures: int) -> None:

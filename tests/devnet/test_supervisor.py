@@ -87,10 +87,10 @@ def test_whole_devnet_with_embedded_model(tmp_path: Path, engine_url: str) -> No
         mint_answers(found["mint"])
         model_answers(found["engine"])
         assert found == devnet.describe()
-        assert [each["name"] for each in found["providers"]] == ["provider-1", "provider-2"]
+        assert [each["name"] for each in found["providers"]] == ["Alba", "Bruno"]
         assert [each["models"] for each in found["providers"]] == [["smollm2-135m"]] * 2
         configs = [
-            json.loads((tmp_path / each["name"] / "status.json").read_text())["config"]
+            json.loads((tmp_path / each["folder"] / "status.json").read_text())["config"]
             for each in found["providers"]
         ]
     assert all(config["provider"]["relays"] == found["relays"] for config in configs)

@@ -69,6 +69,7 @@ MODEL = ModelOffer(
     name="Parrot",
     context=4_096,
     max_tokens=512,
+    parameters=["temperature"],
     price=Price(input=1_000_000, output=20_000_000, request=500),
 )
 DAY_S = 86_400

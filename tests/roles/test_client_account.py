@@ -21,12 +21,12 @@ async def test_an_account_is_filled_spent_and_emptied(
         assert (result.change_msat, result.fee_msat, result.breaches) == (0, 0, ())
         now = await client.balance(bird.pubkey)
         assert now.balance_msat == 19_000 - result.cost_msat
-        assert await client.keepsakes.statement(bird.pubkey) == now.balance_msat
+        assert await client.last_balance(bird.pubkey) == now
         before = await held(client)
         left = await client.refund(bird.pubkey)
         assert left.balance_msat == now.balance_msat - (now.balance_msat // 1_000 - 2) * 1_000
         assert await held(client) > before
-        assert await client.world.store.read("purchase_open") == []
+        assert not any(one.open for one in await client.purchases())
 
 
 async def test_change_as_credit(tmp_path: Path, relay_url: str, mint_url: str) -> None:
@@ -46,7 +46,7 @@ async def test_a_refused_top_up_comes_back(
             await client.topup(bird.pubkey, 20)
         assert caught.value.code == "payment-amount-high"
         assert await held(client) >= FUND - 2
-        assert (await client.keepsakes.purchases())[0]["state"] == "failed"
+        assert (await client.purchases())[0].state == "failed"
 
 
 async def test_more_than_the_wallet_holds(tmp_path: Path, relay_url: str, mint_url: str) -> None:
@@ -64,4 +64,4 @@ async def test_a_statement_must_be_signed(tmp_path: Path, relay_url: str, mint_u
     async with both(tmp_path, relay_url, mint_url, unsigned_statement=True) as (client, bird):
         with pytest.raises(RemoteError, match="not signed"):
             await client.balance(bird.pubkey)
-        assert await client.keepsakes.statement(bird.pubkey) is None
+        assert await client.last_balance(bird.pubkey) is None

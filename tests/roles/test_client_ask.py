@@ -24,8 +24,8 @@ FUND = 100
 async def funded(folder: Path, relay_url: str, mint_url: str) -> AsyncIterator[Client]:
     """A client with a wallet of 100 sat."""
     async with Client(state=folder, relays=[relay_url], mint=mint_url) as client:
-        quote = await client.wallet.fund(mint_url, FUND)
-        assert (await client.wallet.claim_quote(quote.quote, wait_s=10)).state == "DONE"
+        quote = await client.wallet.fund(FUND)
+        assert await client.wallet.claim(quote.quote, wait_s=10)
         yield client
 
 
@@ -68,7 +68,7 @@ async def test_an_answer_is_streamed_paid_and_settled(
         spent = result.cost_msat + result.fee_msat
         assert paid == spent + result.change_msat + result.credit_msat
         assert FUND - 5 <= await held(client) < FUND
-        kept = await client.keepsakes.receipt(bird.pubkey)
+        kept = await client.receipt(bird.pubkey)
         assert kept is not None
         assert kept.event == result.receipt
         await bird.acked.wait()
@@ -141,7 +141,7 @@ async def test_disorder_changes_nothing(
         assert answer.result.breaches == ()
         again = await client.ask("And again!", provider=bird.pubkey).done()
         assert again.breaches == ()
-        assert await client.world.store.read("purchase_open") == []
+        assert not any(one.open for one in await client.purchases())
 
 
 @pytest.mark.parametrize(
@@ -165,12 +165,12 @@ async def test_a_breach_is_told(
     async with both(tmp_path, relay_url, mint_url, **manners) as (client, bird):
         result = await client.ask("Speak!", provider=bird.pubkey).done()
         assert breach in result.breaches
-        row = (await client.keepsakes.purchases())[0]
-        assert row["state"] == "done"
-        assert breach in row["breaches"].split(",")
+        row = (await client.purchases())[0]
+        assert row.state == "done"
+        assert breach in row.breaches
         if breach == "receipt-invalid":
             assert result.receipt is None
-            assert await client.keepsakes.receipt(bird.pubkey) is None
+            assert await client.receipt(bird.pubkey) is None
 
 
 @pytest.mark.parametrize("manner", ["accepted_by_stranger", "accepted_for_more"])
@@ -201,7 +201,7 @@ async def test_a_refusal_brings_the_coins_back(
         assert caught.value.code == "busy"
         assert caught.value.retryable
         assert await held(client) >= FUND - 2  # two swaps' fees
-        assert (await client.keepsakes.purchases())[0]["state"] == "failed"
+        assert (await client.purchases())[0].state == "failed"
         bird.manners.refuse = "never-heard-of"
         with pytest.raises(RemoteError) as unknown:
             await client.ask("Speak!", provider=bird.pubkey).done()
@@ -213,8 +213,8 @@ async def test_a_failed_order_costs_nothing(tmp_path: Path, relay_url: str, mint
         with pytest.raises(RemoteError) as caught:
             await client.ask("Speak!", provider=bird.pubkey).done()
         assert caught.value.code == "generation-failed"
-        row = (await client.keepsakes.purchases())[0]
-        assert (row["state"], row["cost_msat"], row["code"]) == ("done", 0, "generation-failed")
+        row = (await client.purchases())[0]
+        assert (row.state, row.cost_msat, row.code) == ("done", 0, "generation-failed")
         assert await held(client) >= FUND - 4
 
 
@@ -249,8 +249,10 @@ async def test_who_takes_and_is_silent_is_asked_again_later(
             assert late[0].breaches == ()
             assert late[0].receipt is not None
             assert await held(client) > before
+            assert await client.late() == late  # until they were seen
+            await client.seen(late)
             assert await client.resume() == []
-            assert await client.world.store.read("purchase_open") == []
+            assert not any(one.open for one in await client.purchases())
 
 
 async def test_wishes_that_cannot_be_met_cost_nothing(
@@ -271,6 +273,7 @@ async def test_wishes_that_cannot_be_met_cost_nothing(
         assert await code(**me, max_msat=400) == "payment-amount-low"
         assert await code(**me, parameters={"temperature": 9}) == "message-invalid"
         assert await code(**me, parameters={"n": 2}) == "message-invalid"
+        assert await code(**me, parameters={"seed": 2}) == "message-invalid"  # not on its list
         assert await code(**me, prompt=[{"role": "poet", "content": "?"}]) == "message-invalid"
 
         def too_dear(quote: Quote) -> None:
@@ -300,7 +303,7 @@ async def test_an_empty_wallet_is_told_before_anything(
         with pytest.raises(LocalError) as caught:
             await client.ask("?", provider=bird.pubkey).done()
         assert caught.value.code == "wallet-empty"
-        assert await client.keepsakes.purchases() == []
+        assert await client.purchases() == []
 
 
 async def test_an_answer_has_no_result_before_its_end(

@@ -14,7 +14,8 @@ from nostrllm.client.review import judged, publish, read
 from nostrllm.client.world import Square
 from nostrllm.errors import LocalError, RelayError
 from nostrllm.ports import Signer
-from nostrllm.service.client import market, place
+from nostrllm.service.market import market
+from nostrllm.service.place import place
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event
 from nostrllm.wire.order import Usage
@@ -156,7 +157,17 @@ async def test_relays_are_announced_once_and_never_overwritten(where: dict[str, 
         assert tuple(mine.values("r")) == square.urls
         await announce_relays(square, me)
         assert await square.newest(kinds.RELAY_LIST, me.pubkey) == mine
-        assert await dm_relays(square, me.pubkey) == ("ws://127.0.0.1:9",)
+
+
+async def test_a_stranger_sends_us_to_no_machine_of_our_network(where: dict[str, object]) -> None:
+    async with market(place(**where)) as seen:  # type: ignore[arg-type]
+        square, other = seen.square, seen.square.keyring.signer()
+        named = ("ws://127.0.0.1:9", "wss://router.lan", "wss://Relay.Example/", "junk")
+        tags = tuple(("relay", url) for url in named)
+        await square.publish(await other.sign(Draft(kinds.DM_RELAYS, "", 1_700_000_000, tags)))
+        assert await dm_relays(square, other.pubkey) == ("wss://relay.example",)
+        assert square.reachable(("ws://10.0.0.1", *square.urls)) == square.urls
+        assert square.reachable(("ws://10.0.0.1",)) == square.urls
 
 
 async def test_nobody_takes_the_message(tmp_path: Path) -> None:

@@ -12,8 +12,11 @@ from pathlib import Path
 import pytest
 
 import nostrllm
+from nostrllm.adapters.keys_sdk import to_npub as npub
 from nostrllm.errors import ConfigError, LocalError
-from nostrllm.service.client import Client, market, npub, place, provider_key
+from nostrllm.service.client import Client
+from nostrllm.service.market import market, provider_key
+from nostrllm.service.place import place
 from tests.roles.counterpart import counterpart
 
 KEY = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
@@ -37,7 +40,7 @@ def test_the_package_names_what_it_promises() -> None:
 @pytest.mark.parametrize("stated", [True, False])
 def test_a_place_has_defaults(stated: bool, tmp_path: Path) -> None:
     code = (
-        "import json; from nostrllm.service.client import place; found = place()\n"
+        "import json; from nostrllm.service.place import place; found = place()\n"
         "print(json.dumps([str(found.state), found.relays, found.mint]))"
     )
     environment = {**os.environ, "HOME": str(tmp_path)} | {"XDG_DATA_HOME": str(tmp_path / "x")}
@@ -59,8 +62,11 @@ def test_a_place_takes_what_is_said(tmp_path: Path) -> None:
     )
     assert said.relays == ("ws://a", "ws://b")
     assert said.mint == "https://mint.example/x"
-    with pytest.raises(ConfigError):
-        place(relays=["https://relay.example"])
+    assert place(relays=["WSS://Relay.Example:443/"]).relays == ("wss://relay.example",)
+    for wrong in ({"relays": ["https://relay.example"]}, {"mint": "foo"}, {"relays": ["wss://"]}):
+        with pytest.raises(ConfigError) as caught:
+            place(**wrong)
+        assert caught.value.code == "config-invalid"
 
 
 def test_a_devnet_file_gives_relays_mint_and_a_folder_beside_it(tmp_path: Path) -> None:
@@ -96,7 +102,7 @@ async def test_the_state_folder_is_private_and_lasts(tmp_path: Path, relay_url: 
                 raise AssertionError("two clients in one folder")
         assert busy.value.code == "busy"
         with pytest.raises(ConfigError, match="--mint"):
-            await client.preferred_mint()
+            await client.wallet.preferred_mint()
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     for name in ("identity", "seed", "client.db"):
         assert stat.S_IMODE((folder / name).stat().st_mode) == 0o600
@@ -132,7 +138,7 @@ async def test_the_market_finds_providers_by_key_and_name(
         assert (await seen.offer(npub(bird.pubkey))).model.id == "parrot"
         assert await seen.pubkey(bird.name) == bird.pubkey
         assert await seen.pubkey(npub(KEY)) == KEY
-        with pytest.raises(LocalError, match="not there"):
+        with pytest.raises(LocalError, match="offers nothing"):
             await seen.listing("Nobody")
         twin.name = bird.name
         await twin.announce(late_s=1)
