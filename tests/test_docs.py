@@ -68,7 +68,7 @@ def test_error_codes() -> None:
 def logged() -> dict[str, set[str]]:
     """Every event that the daemon logs, and its levels, as the source names them."""
     found: dict[str, set[str]] = {}
-    folders = ("provider", "purse", "service", "client")
+    folders = ("provider", "purse", "service", "client", "adapters")
     for path in (path for name in folders for path in (ROOT / "nostrllm" / name).rglob("*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             match node:

@@ -8,12 +8,12 @@ Whatever breaks the session aborts the socket, which ends the reading, which end
 from __future__ import annotations
 
 import asyncio
-import logging
 import random
 from collections.abc import Coroutine
 from dataclasses import dataclass
 from typing import Any, Final
 
+import structlog
 from websockets.exceptions import ConnectionClosed
 
 from nostrllm.adapters.relay_answers import Answers, Verdict
@@ -40,7 +40,7 @@ from nostrllm.ports import Clock, Keyring, Signer
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event
 
-_log = logging.getLogger(__name__)
+log = structlog.get_logger()
 
 _TOO_BIG: Final = 1009  # RFC 6455, 7.4.1
 #: After so many messages without a wait the other tasks have their turn.
@@ -204,20 +204,20 @@ class RelayConnection:
             socket = await connect(self.url, self._limits)
         except Exception as exc:  # noqa: BLE001 - a supervisor; a URL can make many layers raise
             self.error = f"cannot connect: {type(exc).__name__}"
-            _log.info("relay %s: %s", place(self.url), self.error)
+            log.info("relay_unreachable", relay=place(self.url), error=self.error)
             return
         began = self._clock.monotonic()
         try:
             await self._session(socket)
-        except Exception:  # noqa: BLE001 - a supervisor: one relay must not end the others
+        except Exception:
             self.error = "internal"
-            _log.exception("relay %s: the session failed", place(self.url))
+            log.exception("relay_session_failed", relay=place(self.url))
         finally:
             self._lose()
             await hang_up(socket, self._limits.close_timeout_s)
         if self._clock.monotonic() - began >= self._limits.stable_s:
             self._failures = 0
-        _log.info("relay %s: %s", place(self.url), self.error)
+        log.info("relay_lost", relay=place(self.url), error=self.error)
 
     async def _session(self, socket: Socket) -> None:
         self._begin(socket)

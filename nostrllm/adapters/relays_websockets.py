@@ -9,7 +9,6 @@ subscription that asks for it, as it would to anybody.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from types import TracebackType
@@ -25,8 +24,6 @@ from nostrllm.ports import Clock, Filter, Keyring, Published, RelayStatus, Signe
 from nostrllm.wire.event import Event
 from nostrllm.wire.kinds import is_ephemeral
 from nostrllm.wire.places import relay_url
-
-_log = logging.getLogger(__name__)
 
 _Key = tuple[str, str | None]
 

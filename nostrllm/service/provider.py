@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import signal
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,8 @@ from nostrllm.service.notify import Notifier
 from nostrllm.service.secrets import private_folder, read_key, read_private, seed_made_once
 
 STATUS_EVERY_S = 5.0
+STOP_MARGIN_S = 30.0
+CONNECT_S = 10.0
 
 log = structlog.get_logger()
 
@@ -82,13 +84,21 @@ async def run_provider(config: ProviderConfig) -> None:
 
         async with asyncio.TaskGroup() as group:
             beat = group.create_task(_beat(notifier, report))
+            farewell = group.create_task(_farewell(notifier, stop, shop.drain_s))
             try:
                 await daemon.run(stop, ready)
             finally:
-                notifier.stopping("draining")
+                farewell.cancel()
                 beat.cancel()
         await report.write(ready=False)
         log.info("stopped")
+
+
+async def _farewell(notifier: Notifier, stop: asyncio.Event, drain_s: float) -> None:
+    """Tell systemd that we stop, and how long the running answers may take."""
+    await stop.wait()
+    notifier.stopping("draining")
+    notifier.extend_timeout(drain_s + STOP_MARGIN_S)
 
 
 async def _beat(notifier: Notifier, report: _Report) -> None:
@@ -174,17 +184,36 @@ async def check_provider(config: ProviderConfig) -> list[tuple[str, str | None]]
             (f"mint {url}", await _trouble(mints.at(url).keysets(refresh=True)))
             for url in shop.mints
         ]
-    engine = engine_of(config.engine)
-    found.append((f"engine {config.engine.url}", await _trouble(engine.health())))
+    found += await _check_engine(config, shop)
     async with WebsocketRelays(shop.relays, keyring, clock) as relays:
-        await asyncio.sleep(2.0)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONNECT_S):
+                while not all(status.connected for status in relays.status()):
+                    await clock.sleep(0.1)
         for status in relays.status():
             well = None if status.connected else status.error or "no connection"
             found.append((f"relay {status.url}", well))
     return found
 
 
-async def _trouble(call: Any) -> str | None:
+async def _check_engine(config: ProviderConfig, shop: Shop) -> list[tuple[str, str | None]]:
+    """The engine, and each model that is for sale: does the engine know it?"""
+    what = f"engine {config.engine.url}"
+    try:
+        served = await engine_of(config.engine).models()
+    except NostrllmError as error:
+        return [(what, f"{error.code}: {error.message}")]
+    missing = "the engine serves no such model"
+    return [
+        (what, None),
+        *(
+            (f"model {model.offer.id}", None if model.upstream in served else missing)
+            for model in shop.models
+        ),
+    ]
+
+
+async def _trouble(call: Awaitable[object]) -> str | None:
     try:
         await call
     except NostrllmError as error:

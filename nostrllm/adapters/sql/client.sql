@@ -106,6 +106,16 @@ ORDER BY n;
 UPDATE purchase SET state = 'done', reply = :reply, updated_at = :at
 WHERE n = :n AND state = 'late';
 
+-- name: purchase_untaken
+SELECT * FROM purchase
+WHERE state IN ('late', 'done') AND created_at > :since
+    AND (breaches LIKE '%change-refused%' OR breaches LIKE '%mint-unknown%')
+ORDER BY n;
+
+-- name: purchase_taken
+UPDATE purchase SET reply = :reply, breaches = :breaches, updated_at = :at
+WHERE n = :n AND state IN ('late', 'done');
+
 -- name: purchase_list
 SELECT n, what, id, provider, state, breaches, cost_msat, fee_msat, code, created_at FROM purchase
 ORDER BY n DESC

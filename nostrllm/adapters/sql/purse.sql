@@ -147,6 +147,15 @@ WHERE id = :id AND state = 'PREPARED';
 UPDATE operation SET state = :state, code = :code, note = :note, finished_at = :finished_at
 WHERE id = :id AND state = 'PREPARED';
 
+-- name: operation_reopen
+UPDATE operation SET state = 'PREPARED', code = '', note = '', finished_at = NULL
+WHERE id = :id AND kind = 'receive' AND state = 'REJECTED' AND code <> 'payment-token-spent';
+
+-- name: operation_mints
+SELECT mint FROM operation WHERE state = 'DONE' AND (kind = 'mint' OR id LIKE :like)
+UNION
+SELECT mint FROM proof WHERE operation = 'scan';
+
 -- name: operation_get
 SELECT * FROM operation WHERE id = :id;
 
