@@ -11,10 +11,10 @@ from typing import Final
 
 from coincurve import PrivateKey
 
-_ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
+from nostrllm.crypto.keys import ORDER
+
 _HARDENED: Final = 1 << 31
 _PURPOSE: Final = 129372
-COUNTER_MAX: Final = _HARDENED - 1
 
 
 def derive(seed: bytes, keyset_id: str, counter: int) -> tuple[str, bytes]:
@@ -34,7 +34,7 @@ def derive(seed: bytes, keyset_id: str, counter: int) -> tuple[str, bytes]:
 def _by_hmac(seed: bytes, keyset_id: str, counter: int) -> tuple[str, bytes]:
     base = b"Cashu_KDF_HMAC_SHA256" + bytes.fromhex(keyset_id) + counter.to_bytes(8, "big")
     secret = hmac.digest(seed, base + b"\0", "sha256").hex()
-    factor = int.from_bytes(hmac.digest(seed, base + b"\1", "sha256"), "big") % _ORDER
+    factor = int.from_bytes(hmac.digest(seed, base + b"\1", "sha256"), "big") % ORDER
     return secret, factor.to_bytes(32, "big")
 
 
@@ -47,5 +47,5 @@ def _child(key: bytes, chain: bytes, index: int) -> tuple[bytes, bytes]:
     """BIP32; an index of 2^31 or more is hardened."""
     head = b"\0" + key if index >= _HARDENED else PrivateKey(key).public_key.format()
     node = hmac.digest(chain, head + index.to_bytes(4, "big"), hashlib.sha512)
-    number = (int.from_bytes(node[:32], "big") + int.from_bytes(key, "big")) % _ORDER
+    number = (int.from_bytes(node[:32], "big") + int.from_bytes(key, "big")) % ORDER
     return number.to_bytes(32, "big"), node[32:]

@@ -40,9 +40,6 @@ class Shop:
     orders_per_author_max: int = 16
     payment_msat_max: int = 100_000_000
     balance_msat_max: int = 1_000_000_000
-    chat_deadline_s: int = 120
-    stale_s: int = 900
-    conversation_messages_max: int = 40
     letters_per_minute_max: int = 60
     drain_s: float = 60.0
     limits: Limits = field(default_factory=Limits)

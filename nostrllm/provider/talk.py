@@ -29,6 +29,11 @@ from nostrllm.wire.receipt import commitment
 from nostrllm.wire.token import encode_token, find_tokens
 
 CONVERSATIONS_MAX: Final = 512
+MESSAGES_MAX: Final = 40
+
+#: A person waits so long for the first token, and a token older than this is not redeemed unasked.
+DEADLINE_S: Final = 120
+STALE_S: Final = 900
 CONVERSATION_CHARS_MAX: Final = 24_000
 SYSTEM: Final = "You are a helpful assistant."
 
@@ -97,7 +102,7 @@ class Talk:
         self._salt = salt
         self._late: OrderedDict[str, Letter] = OrderedDict()
         self._asked: OrderedDict[str, str] = OrderedDict()
-        self.conversations = Conversations(shop.conversation_messages_max)
+        self.conversations = Conversations(MESSAGES_MAX)
         self._commands: dict[str, Callable[[Letter, chat.Chat], Awaitable[Texts]]] = {
             "": self._unknown,
             "help": self._help,
@@ -178,7 +183,7 @@ class Talk:
             token=said.tokens[0] if said.tokens else None,
             wants_ecash=True,
             commitment=commitment(letter.author, self._salt(letter.id)),
-            deadline=self._world.now_s() + self._shop.chat_deadline_s,
+            deadline=self._world.now_s() + DEADLINE_S,
         )
 
     def _check_tokens(self, letter: Letter, said: chat.Chat, *, fresh: bool) -> None:
@@ -194,7 +199,7 @@ class Talk:
                 code="payment-token-invalid",
             )
         age_s = self._world.now_s() - letter.created_at
-        if not fresh and age_s > self._shop.stale_s:
+        if not fresh and age_s > STALE_S:
             self._late[letter.author] = letter
             while len(self._late) > CONVERSATIONS_MAX:
                 self._late.popitem(last=False)

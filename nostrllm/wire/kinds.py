@@ -5,14 +5,11 @@ from __future__ import annotations
 from typing import Final
 
 PROFILE: Final = 0  # NIP-01
-FOLLOWS: Final = 3  # NIP-02
 DM_LEGACY: Final = 4  # NIP-04
-DELETION: Final = 5  # NIP-09
 SEAL: Final = 13  # NIP-59
 DM: Final = 14  # NIP-17, a rumor's kind
 GIFT_WRAP: Final = 1059  # NIP-59
 GIFT_WRAP_EPHEMERAL: Final = 21059  # NIP-59
-MUTES: Final = 10000  # NIP-51
 RELAY_LIST: Final = 10002  # NIP-65
 DM_RELAYS: Final = 10050  # NIP-17
 RELAY_AUTH: Final = 22242  # NIP-42
@@ -23,9 +20,7 @@ REVIEW: Final = 38000  # NIP-87
 # Ours, as docs/protocol.md says.
 ANNOUNCEMENT: Final = 38421  # shared with Routstr (RIP-02)
 PRICE_LIST: Final = 38424
-STATUS_TICK: Final = 24424
 MESSAGE: Final = 25421  # a rumor's kind
-QUOTE: Final = 25422
 RECEIPT: Final = 25423
 CHUNK: Final = 25425
 PART: Final = 25426  # a rumor's kind
@@ -37,13 +32,3 @@ PROBE: Final = 24425  # a relay's subscriber writes it to himself
 def is_ephemeral(kind: int) -> bool:
     """Relays forward it and keep nothing (NIP-01)."""
     return 20_000 <= kind < 30_000
-
-
-def is_replaceable(kind: int) -> bool:
-    """Relays keep the newest per author (NIP-01)."""
-    return kind in (PROFILE, FOLLOWS) or 10_000 <= kind < 20_000
-
-
-def is_addressable(kind: int) -> bool:
-    """Relays keep the newest per author and `d` tag (NIP-01)."""
-    return 30_000 <= kind < 40_000

@@ -152,11 +152,6 @@ def test_id_is_that_of_nostr_sdk(content: str, tag: list[str], kind: int) -> Non
 def test_kinds() -> None:
     assert kinds.is_ephemeral(kinds.CHUNK)
     assert not kinds.is_ephemeral(kinds.GIFT_WRAP)
-    assert kinds.is_replaceable(kinds.PROFILE)
-    assert kinds.is_replaceable(kinds.DM_RELAYS)
-    assert not kinds.is_replaceable(kinds.DM)
-    assert kinds.is_addressable(kinds.ANNOUNCEMENT)
-    assert not kinds.is_addressable(kinds.GIFT_WRAP_EPHEMERAL)
 
 
 def test_events_are_values() -> None:
