@@ -7,11 +7,13 @@ import os
 import signal
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 
-from nostrllm.cli import COMMANDS
+from nostrllm.cli import COMMANDS, main
 from tests.cli.conftest import TIMEOUT_S, Shell
 
 HEAVY = {
@@ -52,6 +54,28 @@ def test_a_wrong_command_is_told() -> None:
     assert "sing" in done.stderr
 
 
+@pytest.mark.parametrize("command", ["ask", "models", "providers", "price", "reviews", "follow"])
+def test_every_command_takes_the_same_options(command: str) -> None:
+    options = {
+        name
+        for parameter in main.get_command(click.Context(main), command).params  # type: ignore[union-attr]
+        for name in parameter.opts
+    }
+    assert {"--state", "--relay", "--mint", "--devnet", "--json"} <= options
+
+
+def test_init_writes_a_file_that_reads(tmp_path: Path) -> None:
+    odd = 'x"y\\n\x7f'
+    words = ["provider", "init", "--dir", str(tmp_path), "--model", odd, "--name", f"{odd} é"]
+    subprocess.run(
+        [sys.executable, "-m", "nostrllm", *words, "--engine-url", "http://[::1]:1/v1"], check=True
+    )
+    found = tomllib.loads((tmp_path / "provider.toml").read_text(encoding="utf-8"))
+    assert found["model"][0]["id"] == odd
+    assert found["provider"]["name"] == f"{odd} é"
+    assert found["engine"]["url"] == "http://[::1]:1/v1"
+
+
 def test_models_providers_and_price(shell: Shell) -> None:
     plain = shell.ok("models").out.splitlines()
     assert [line.split("\t")[1] for line in plain] == ["Alba", "Bruno"]
@@ -74,7 +98,7 @@ def test_ask_shows_the_price_the_answer_and_the_cost(shell: Shell) -> None:
     done = shell.ok("ask", "Say hello.", "--max-tokens", "32")
     assert done.out.strip()
     before, after, receipt = done.err.splitlines()
-    assert before.startswith("Alba · ")
+    assert before.startswith("Alba (npub1")
     assert "at most" in before
     assert after.startswith("cost ")
     assert receipt.startswith("receipt ")
@@ -90,6 +114,31 @@ def test_ask_for_a_program(shell: Shell) -> None:
     refused = shell("ask", "?", "--json", "--max-sat", "0.5")
     assert (refused.code, refused.out) == (1, "")
     assert json.loads(refused.err)["error"]["code"] == "payment-amount-low"
+    untrue = shell("wallet", "balance", "--mint", "foo", "--json")
+    assert json.loads(untrue.err)["error"]["code"] == "config-invalid"
+
+
+def test_a_late_answer_is_told_once(shell: Shell) -> None:
+    """Ctrl-C while the answer is written: the provider settles, another command tells it."""
+    for as_json in (True, False):
+        with subprocess.Popen(
+            shell.command("ask", "Count to a hundred.", "--max-tokens", "200"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as asking:
+            assert asking.stdout is not None
+            assert asking.stdout.read(1)
+            asking.kill()
+        if as_json:
+            (late,) = shell.ok("wallet", "resume", "--json").json["late"]
+            assert late["text"]
+            assert late["breaches"] == []
+        else:
+            told = shell.ok("wallet", "resume")
+            assert told.out.strip()
+            assert "late answer to order " in told.err
+        assert shell.ok("wallet", "balance", "--json").json["late"] == []
 
 
 def test_the_wallet_pays_and_takes(shell: Shell) -> None:
@@ -99,6 +148,9 @@ def test_the_wallet_pays_and_takes(shell: Shell) -> None:
     assert "received 20 sat" in shell.ok("wallet", "receive", stdin=token).out
     again = shell("wallet", "receive", token)
     assert again.code == 1
+    unknown = shell("wallet", "reclaim", "wallet:nothing")
+    assert unknown.err.startswith("error: not-found: ")
+    assert shell.ok("wallet", "scan", "--json").json["amount"] == 0  # the database knows all
     assert "payment-token-spent" in again.err
     made = shell.ok("wallet", "send", "8", "--json").json
     assert (made["amount"], made["unit"]) == (8, "sat")
@@ -177,7 +229,8 @@ def test_ctrl_c_and_a_folder_in_use(shell: Shell) -> None:
         assert waiting.stdout.readline()
         busy = shell("wallet", "balance")
         assert busy.code == 1
-        assert busy.err.startswith("error: busy: another command uses ")
+        assert busy.err.startswith("error: busy: ")
+        assert "--state" in busy.err
         assert shell.ok("models").out
         waiting.send_signal(signal.SIGINT)
         _, err = waiting.communicate(timeout=TIMEOUT_S)
