@@ -81,6 +81,7 @@ class Manners:
 
     pieces: Sequence[str] = ("Polly ", "wants ", "a cracker.")
     shuffle_chunks: bool = False
+    stream_other: bool = False
     stray_chunks: int = 0
     refuse: str | None = None
     refuse_like_an_order: bool = False
@@ -344,7 +345,8 @@ class Counterpart:
     async def _stream(self, order: Order, session: Signer) -> None:
         if order.chunk_ms is None:
             return
-        numbered = list(enumerate(self.manners.pieces))
+        pieces = ["Nobody "] if self.manners.stream_other else self.manners.pieces
+        numbered = list(enumerate(pieces))
         if self.manners.shuffle_chunks:
             numbered = [*reversed(numbered), numbered[0]]
         for number in range(self.manners.stray_chunks):

@@ -147,6 +147,7 @@ async def test_disorder_changes_nothing(
 @pytest.mark.parametrize(
     ("manners", "breach"),
     [
+        ({"stream_other": True}, "stream-altered"),
         ({"overcharge_msat": 300}, "price-altered"),
         ({"charge_beyond_ceiling": True, "no_change": True}, "over-ceiling"),
         ({"prompt_tokens": 900}, "usage-implausible"),
