@@ -61,6 +61,11 @@ class Purse:
         """Was an operation of this id stored?"""
         return await self._till.operation(op_id) is not None
 
+    async def state_of(self, op_id: str) -> str | None:
+        """How an operation stands (PREPARED, DONE, REJECTED, SUSPECT); None if there is none."""
+        operation = await self._till.operation(op_id)
+        return None if operation is None else operation.state
+
     async def pending(self) -> list[tuple[str, str]]:
         """Id and kind of each operation that has not ended, oldest first; run them at a start."""
         rows = await self._till.store.read("operation_pending")
@@ -70,6 +75,12 @@ class Purse:
         """The last operations, newest first: id, kind, mint, unit, state, amount, fee, code,
         times."""
         return await self._till.store.read("operation_history", count=count)
+
+    async def mints(self, received_as: str) -> set[str]:
+        """Mints where coins were bought, found by `scan`, or taken from a token under a name that
+        begins with `received_as`."""
+        rows = await self._till.store.read("operation_mints", like=f"{received_as}%")
+        return {row["mint"] for row in rows}
 
     async def balance(self) -> Mapping[tuple[str, str], int]:
         """(mint, unit) → units that can be spent."""
@@ -101,9 +112,16 @@ class Purse:
         return plan
 
     async def receive(self, op_id: str, token: Token, then: Then = nothing) -> Outcome:
-        """Take a token in as spendable coins. Raises as `plan_receive`, and `payment-token-spent`
-        for coins seen before."""
-        if await self._till.operation(op_id) is None:
+        """Take a token in as spendable coins.
+
+        One that the mint refused for anything but being spent is tried again by the next call:
+        nothing happens before the mint says that its coins are unspent. Raises as `plan_receive`,
+        and `payment-token-spent` for coins seen before.
+        """
+        state = await self.state_of(op_id)
+        if state == "REJECTED":
+            await self._till.store.commit(Write("operation_reopen", {"id": op_id}))
+        elif state is None:
             plan = await self.plan_receive(op_id, token, ladder=False, owner="")
             try:
                 await self._till.store.commit(*plan.writes)
