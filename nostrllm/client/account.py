@@ -68,15 +68,15 @@ class Accounts:
     async def top_up(self, offer: Offer, amount_sat: int) -> Balance:
         """Put coins into the account; the user's own mint is preferred. Raises as `ask` does."""
         mint = await self._mint(offer, amount_sat)
-        purchase = await self._buyer.purchases.reserve("topup", offer.provider)
-        try:
-            coins = await self._world.purse.send(purchase.token_op, mint, "sat", amount_sat)
-        except NostrllmError as error:
-            await self._buyer.settler.give_up(purchase, error.code, definite=True)
-            raise
-        signer = self._world.reply(purchase.n)
-        message = TopUp(reply=self._reply_to(signer), token=encode_token(coins))
-        return await self._transact(offer, purchase, message, coins)
+        async with self._buyer.begin("topup", offer.provider) as purchase:
+            try:
+                coins = await self._world.purse.send(purchase.token_op, mint, "sat", amount_sat)
+            except NostrllmError as error:
+                await self._buyer.settler.give_up(purchase, error.code, definite=True)
+                raise
+            signer = self._world.reply(purchase.n)
+            message = TopUp(reply=self._reply_to(signer), token=encode_token(coins))
+            return await self._transact(offer, purchase, message, coins)
 
     async def _mint(self, offer: Offer, amount_sat: int) -> str:
         """A mint the provider accepts where the wallet holds so much."""
@@ -90,10 +90,15 @@ class Accounts:
         return max(held, key=lambda mint: (mint == self._world.mint, held[mint]))
 
     async def refund(self, offer: Offer) -> Balance:
-        """Take the account's whole coins back into the wallet. Raises as `ask` does."""
-        purchase = await self._buyer.purchases.reserve("refund", offer.provider)
-        signer = self._world.reply(purchase.n)
-        return await self._transact(offer, purchase, Refund(reply=self._reply_to(signer)), None)
+        """Take the account's whole coins back into the wallet, at mints the user chose.
+
+        Coins of another mint stay with the purchase until the user has chosen that one too, and
+        `resume` takes them. Raises as `ask` does.
+        """
+        async with self._buyer.begin("refund", offer.provider) as purchase:
+            signer = self._world.reply(purchase.n)
+            message = Refund(reply=self._reply_to(signer))
+            return await self._transact(offer, purchase, message, None)
 
     async def _transact(
         self, offer: Offer, purchase: Purchase, message: Wire, coins: Token | None

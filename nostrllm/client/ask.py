@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Final
 
@@ -16,10 +18,10 @@ from nostrllm.client.bargain import Bargain, Breach, accepted_terms, intact
 from nostrllm.client.discover import Catalogue, Offer
 from nostrllm.client.letters import EXPIRY_S, Line, letter, mutter, post, whisper
 from nostrllm.client.payment import paid_with
-from nostrllm.client.purchases import Purchase, Purchases, Settled
+from nostrllm.client.purchases import Purchase, Purchases, Settled, What
 from nostrllm.client.quote import Question, Quote, quote
 from nostrllm.client.replies import Chunks, Listening, Message, Replies, listen
-from nostrllm.client.settle import Outcome, Settler, outcome, refusal
+from nostrllm.client.settle import Outcome, Settler, broken, outcome, refusal
 from nostrllm.client.statements import Known
 from nostrllm.client.world import World
 from nostrllm.errors import LocalError, NostrllmError, RelayError, RemoteError, WorldError
@@ -43,6 +45,8 @@ from nostrllm.wire.token import encode_token
 #: A silent provider is asked so often, and waited for so long each time.
 QUERIES_MAX: Final = 2
 QUERY_S: Final = 5.0
+#: No answer is waited for longer than this after its first word was due; it is stopped then.
+ANSWER_S_MAX: Final = 900
 #: What a provider calls an order that he works on; any other state is no reason to wait longer.
 UNDER_WAY: Final = ("paying", "paid", "running")
 #: A catalogue caught between two versions of a price list shows no offers: ask again.
@@ -69,6 +73,25 @@ class Buyer:
         self._catalogue = catalogue
         self.purchases = Purchases(world)
         self.settler = Settler(world, self.purchases)
+        self._beginning = asyncio.Lock()
+        self._under_way: set[int] = set()
+
+    @asynccontextmanager
+    async def begin(self, what: What, provider: str) -> AsyncIterator[Purchase]:
+        """A new purchase, which is this block's alone until it ends."""
+        async with self._beginning:
+            purchase = await self.purchases.reserve(what, provider)
+            self._under_way.add(purchase.n)
+        try:
+            yield purchase
+        finally:
+            self._under_way.discard(purchase.n)
+
+    async def left_open(self) -> list[Purchase]:
+        """Purchases that are not at their end and that nobody in this process works on."""
+        async with self._beginning:
+            open_now = await self.purchases.open()
+        return [purchase for purchase in open_now if purchase.n not in self._under_way]
 
     async def ask(self, question: Question, answer: Answer) -> Outcome:
         """Buy one answer; text goes to `answer` as it comes.
@@ -80,7 +103,12 @@ class Buyer:
         quoted = answer.quote = await self._quote(question)
         if question.on_quote is not None:
             question.on_quote(quoted)
-        purchase = await self.purchases.reserve("order", quoted.offer.provider)
+        async with self.begin("order", quoted.offer.provider) as purchase:
+            return await self._buy(question, quoted, answer, purchase)
+
+    async def _buy(
+        self, question: Question, quoted: Quote, answer: Answer, purchase: Purchase
+    ) -> Outcome:
         signer = self._world.reply(purchase.n)
         urls = self._world.square.reply_relays
         deal = Deal(
@@ -157,6 +185,7 @@ class Buyer:
             payment=payment,
             change=question.change,
             deadline=bargain.deadline,
+            end_by=bargain.deadline + ANSWER_S_MAX,
             chunk_ms=250 if question.stream else None,
             c=bargain.c,
         )
@@ -194,25 +223,30 @@ class Buyer:
     async def _follow(
         self, deal: Deal, purchase: Purchase, replies: Replies, chunks: Chunks
     ) -> Outcome:
-        """Wait for the result; every word of the provider's gives him more time."""
+        """Wait for the result; every new word of the provider's gives him more time, up to an
+        end that nothing moves."""
         clock = self._world.square.clock
         patience_s = deal.question.deadline_s
-        until, queries = clock.monotonic() + patience_s, 0
+        until = clock.monotonic() + patience_s
+        end, asked, queries = until + ANSWER_S_MAX + QUERIES_MAX * QUERY_S, set[str](), 0
         while True:
             try:
-                async with asyncio.timeout(max(0.0, until - clock.monotonic())):
+                async with asyncio.timeout(max(0.0, min(until, end) - clock.monotonic())):
                     message = await replies.next()
             except TimeoutError:
-                if queries == QUERIES_MAX:
+                if queries == QUERIES_MAX or clock.monotonic() >= end:
                     raise await self._silent(purchase) from None
                 queries += 1
-                await whisper(self._world.square, deal.line, self._query(deal, purchase))
+                query = self._query(deal, purchase)
+                asked.add((await whisper(self._world.square, deal.line, query)).id)
                 until = clock.monotonic() + QUERY_S
                 continue
             if isinstance(message, Event):
                 heard = await self._chunk(deal, chunks, message)
             elif isinstance(message, Result) and message.order == purchase.id:
                 return await self._finish(deal, purchase, chunks, message)
+            elif isinstance(message, QueryAnswer):
+                heard = message.to in asked and message.state in UNDER_WAY
             else:
                 purchase, heard = await self._message(deal, purchase, chunks, message)
             if heard:
@@ -221,7 +255,7 @@ class Buyer:
     async def _chunk(self, deal: Deal, chunks: Chunks, event: Event) -> bool:
         text = await chunks.push(event)
         deal.answer._show(text or "")
-        return text is not None
+        return bool(text)
 
     async def _message(
         self, deal: Deal, purchase: Purchase, chunks: Chunks, message: Message
@@ -229,14 +263,15 @@ class Buyer:
         """Anything but the result. Raises RemoteError for a refusal, the coins being back."""
         if isinstance(message, Refused) and message.order == purchase.id:
             raise await self._refused(purchase, message)
-        if isinstance(message, Accepted) and message.order == purchase.id:
+        news = purchase.accepted is None
+        if news and isinstance(message, Accepted) and message.order == purchase.id:
             accepted = self._accepted(purchase, message)
             if accepted is not None:
                 deal.answer.ahead = message.ahead
                 purchase = await self.purchases.accepted(purchase, accepted)
                 deal.answer._show(await chunks.accepted(message.session))
                 return purchase, True
-        return purchase, isinstance(message, QueryAnswer) and message.state in UNDER_WAY
+        return purchase, False
 
     def _accepted(self, purchase: Purchase, message: Accepted) -> Event | None:
         """The provider's signature on our terms; None when it is not his, or not on ours."""
@@ -256,9 +291,10 @@ class Buyer:
         purchase, ending = await self.settler.settle(purchase, result, found=found)
         await mutter(self._world.square, deal.line, Ack(reply=deal.reply, order=result.order))
         if result.problem is not None:
-            raise refusal(result.problem)
+            raise broken(refusal(result.problem), ending.breaches)
         if not honest:
-            raise RemoteError("the answer does not match its own hash; its change was taken")
+            error = RemoteError("the answer does not match its own hash")
+            raise broken(error, ending.breaches)
         receipt = None if ending.receipt is None else ending.receipt.event
         settled = Settled(purchase, result, tuple(ending.breaches), receipt)
         return outcome(settled, deal.quote.estimate_msat)

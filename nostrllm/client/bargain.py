@@ -52,6 +52,7 @@ Breach = Literal[
     "change-refused",
     "change-pending",
     "change-withheld",
+    "mint-unknown",
     "fee-altered",
     "receipt-invalid",
     "statement-invalid",

@@ -20,6 +20,8 @@ from nostrllm.wire.token import Token
 
 #: Change has about so many coins; what receiving it costs depends on that (docs/protocol.md).
 CHANGE_COINS: Final = 8
+#: How the names of tokens begin that the user took in himself.
+RECEIVED: Final = "receive:"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +62,9 @@ async def paid_with(world: World, bargain: Bargain, token: Token) -> Bargain:
         "payment": digest(token),
     }
     return bargain.model_copy(update=known)
+
+
+async def chosen_mints(world: World) -> set[str]:
+    """The mints that the user chose: by name, by funding there, by taking in a token himself."""
+    chosen = await world.purse.mints(received_as=RECEIVED)
+    return chosen if world.mint is None else chosen | {world.mint}

@@ -26,6 +26,9 @@ State = Literal["reserved", "sent", "accepted", "settling", "late", "done", "fai
 
 REDACTED: Final = ""
 
+#: With one of these the change is not ours: its token stays, to be tried again or shown.
+NOT_TAKEN: Final = frozenset[Breach](("change-altered", "change-refused", "mint-unknown"))
+
 _BREACHES: Final = TypeAdapter(tuple[Breach, ...])
 
 
@@ -124,7 +127,7 @@ class Purchases:
         values = {
             "n": purchase.n,
             "state": ending.state,
-            "reply": _stripped(reply, keep_text=not ending.seen).as_json(),
+            "reply": _stripped(reply, ending.breaches, keep_text=not ending.seen).as_json(),
             "breaches": ",".join(ending.breaches),
             "cost_msat": cost,
             "fee_msat": fee,
@@ -145,10 +148,27 @@ class Purchases:
         """The user has this answer: its text goes."""
         values = {
             "n": late.purchase.n,
-            "reply": _stripped(late.reply, keep_text=False).as_json(),
+            "reply": _stripped(late.reply, late.breaches, keep_text=False).as_json(),
             "at": self._world.square.now_s(),
         }
         await self._world.store.commit(Write("purchase_seen", values))
+
+    async def untaken(self, since: int) -> list[tuple[Purchase, tuple[Breach, ...]]]:
+        """Those ended since then whose change could not be taken, with what was found."""
+        rows = await self._world.store.read("purchase_untaken", since=since)
+        return [(_purchase(row), _breaches(row)) for row in rows]
+
+    async def taken(self, purchase: Purchase, found: Sequence[Breach]) -> None:
+        """The change of such a one is ours now."""
+        if purchase.reply is None:
+            return
+        values = {
+            "n": purchase.n,
+            "reply": _stripped(purchase.reply, found, keep_text=True).as_json(),
+            "breaches": ",".join(found),
+            "at": self._world.square.now_s(),
+        }
+        await self._world.store.commit(Write("purchase_taken", values))
 
     async def failed(self, purchase: Purchase, code: str) -> Purchase:
         """Nothing was paid, or all of it is back."""
@@ -226,9 +246,13 @@ def _late(row: Row) -> Settled:
     return Settled(
         purchase,
         purchase.reply,
-        _BREACHES.validate_python(tuple(filter(None, row["breaches"].split(",")))),
+        _breaches(row),
         stored_event(row["receipt"]) if row["receipt"] else None,
     )
+
+
+def _breaches(row: Row) -> tuple[Breach, ...]:
+    return _BREACHES.validate_python(tuple(filter(None, row["breaches"].split(","))))
 
 
 def stored_event(text: str) -> Event:
@@ -239,10 +263,12 @@ def stored_event(text: str) -> Event:
         raise RemoteError("the stored event is not JSON") from None
 
 
-def _stripped(reply: Result | Answer, *, keep_text: bool) -> Result | Answer:
+def _stripped(
+    reply: Result | Answer, found: Sequence[Breach], *, keep_text: bool
+) -> Result | Answer:
     """What stays: not a token that was taken, nor an answer that the user has."""
     update: dict[str, object] = {}
-    if reply.change is not None:
+    if reply.change is not None and not NOT_TAKEN & set(found):
         update["change"] = reply.change.model_copy(update={"token": REDACTED})
     if isinstance(reply, Result) and not keep_text:
         update |= {"text": REDACTED, "reasoning": None, "tool_calls": None}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
+from functools import partial
 from typing import Final
 
 from nostrllm.client.ask import Buyer, proved_acceptance
@@ -18,7 +19,7 @@ from nostrllm.client.replies import Listening, Message, Replies, listen
 from nostrllm.client.settle import Outcome, outcome
 from nostrllm.client.world import World
 from nostrllm.errors import NostrllmError
-from nostrllm.ports import Signer
+from nostrllm.ports import Conflict, Signer
 from nostrllm.wire.event import Event
 from nostrllm.wire.order import Answer, Query, Refused, ReplyTo, Result
 
@@ -29,6 +30,8 @@ OPEN_S_MAX: Final = 32 * 86_400
 #: A message is refused after its deadline; clocks differ by so much.
 LATE_S: Final = 5
 AT_ONCE_MAX: Final = 4
+#: So long change that a mint refused is tried again at each start.
+RETRY_S: Final = 7 * 86_400
 WAIT_S: Final = 5.0
 
 
@@ -39,14 +42,18 @@ async def resume(world: World, buyer: Buyer, *, wait_s: float = WAIT_S) -> None:
     """
     at_once = asyncio.Semaphore(AT_ONCE_MAX)
 
-    async def one(purchase: Purchase) -> None:
+    async def one(work: Callable[[], Awaitable[None]]) -> None:
         async with at_once:
-            with contextlib.suppress(NostrllmError):
-                await _finish(world, buyer, purchase, wait_s)
+            # Conflict: somebody else has taken it a step further meanwhile
+            with contextlib.suppress(NostrllmError, Conflict):
+                await work()
 
     async with asyncio.TaskGroup() as group:
-        for purchase in await buyer.purchases.open():
-            group.create_task(one(purchase))
+        for purchase in await buyer.left_open():
+            group.create_task(one(partial(_finish, world, buyer, purchase, wait_s)))
+        since = world.square.now_s() - RETRY_S
+        for purchase, found in await buyer.purchases.untaken(since):
+            group.create_task(one(partial(buyer.settler.retry, purchase, found)))
 
 
 async def late_answers(buyer: Buyer) -> list[Outcome]:
@@ -63,6 +70,7 @@ async def seen(buyer: Buyer, outcomes: Iterable[Outcome]) -> None:
 
 
 async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float) -> None:
+
     if purchase.state == "reserved":
         await buyer.settler.give_up(purchase, "cancelled", definite=True)
         return
@@ -93,29 +101,32 @@ async def _reply(world: World, purchase: Purchase, wait_s: float) -> Message | N
     listening = Listening(signer, bargain.provider, bargain.reply_relays, stored_s=STORED_S)
     line = Line(bargain.provider, bargain.relays, world.buyer(bargain.provider))
     async with listen(world.square, listening) as replies:
-        found = await _first(replies, purchase.id, wait_s / 2)
+        found = await _first(replies, purchase, wait_s / 2)
         if found is None:
             await whisper(world.square, line, _query(signer, purchase.id, bargain.reply_relays))
-            found = await _first(replies, purchase.id, wait_s / 2)
+            found = await _first(replies, purchase, wait_s / 2)
     return found
 
 
-async def _first(replies: Replies, message_id: str, wait_s: float) -> Message | None:
+async def _first(replies: Replies, purchase: Purchase, wait_s: float) -> Message | None:
     """The first message that ends this purchase, if it comes in time."""
     try:
         async with asyncio.timeout(wait_s):
             while True:
                 message = await replies.next()
-                if _ends(message, message_id):
+                if _ends(message, purchase):
                     return message  # type: ignore[return-value]  # _ends admits no event
     except TimeoutError:
         return None
 
 
-def _ends(message: Message | Event, message_id: str) -> bool:
-    if isinstance(message, Result | Refused):
-        return message.order == message_id
-    return isinstance(message, Answer) and message.to == message_id
+def _ends(message: Message | Event, purchase: Purchase) -> bool:
+    """Only a result or a refusal ends an order; the others have an answer."""
+    if isinstance(message, Refused):
+        return message.order == purchase.id
+    if purchase.what == "order":
+        return isinstance(message, Result) and message.order == purchase.id
+    return isinstance(message, Answer) and message.to == purchase.id
 
 
 def _query(signer: Signer, order_id: str, relays: tuple[str, ...]) -> Query:

@@ -6,7 +6,7 @@ purchase, so that a crash anywhere and a reply that comes twice change nothing.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nostrllm.client.bargain import (
@@ -16,13 +16,15 @@ from nostrllm.client.bargain import (
     breaches,
     proved_receipt,
 )
-from nostrllm.client.purchases import Ending, Purchase, Purchases, Settled
+from nostrllm.client.payment import chosen_mints
+from nostrllm.client.purchases import NOT_TAKEN, Ending, Purchase, Purchases, Settled
 from nostrllm.client.statements import Statements
 from nostrllm.client.world import World
 from nostrllm.core.money import unit_msat
 from nostrllm.errors import (
     CODES,
     LocalError,
+    MintRefused,
     NostrllmError,
     OutcomeUnknown,
     RelayError,
@@ -143,13 +145,25 @@ class Settler:
             return False
         return await purse.token_of(op_id) is None and not await purse.came_back(op_id)
 
+    async def retry(self, purchase: Purchase, found: Sequence[Breach]) -> None:
+        """Try once more to take change that was refused, or of a mint the user has chosen since."""
+        reply = purchase.reply
+        if reply is None or reply.change is None or not reply.change.token:
+            return
+        left = await self._take(purchase, _bargain(purchase), reply.change)
+        if not {"change-pending", *NOT_TAKEN} & set(left):
+            kept = [breach for breach in found if breach not in NOT_TAKEN]
+            await self._purchases.taken(purchase, [*kept, *left])
+
     async def _take(self, purchase: Purchase, bargain: Bargain, change: Change) -> list[Breach]:
         try:
             token = parse_token(change.token)
             if not bargain.takes(token.mint, token.unit):
                 return ["change-altered"]
+            if not bargain.mint and token.mint not in await chosen_mints(self._world):
+                return ["mint-unknown"]
             taken = await self._world.purse.receive(purchase.change_op, token)
-        except OutcomeUnknown:
+        except (OutcomeUnknown, MintRefused):
             return ["change-pending"]
         except RemoteError:
             return ["change-refused"]
@@ -203,6 +217,14 @@ def refusal(problem: Problem) -> NostrllmError:
     """A provider's problem as an error of ours; a code we do not know is taken as `internal`."""
     code = problem.code if problem.code in CODES else "internal"
     return RemoteError(f"the provider says: {problem.message}", code=code)
+
+
+def broken(error: NostrllmError, found: Sequence[Breach]) -> NostrllmError:
+    """The error with what else was wrong, so that the one does not hide the other."""
+    if not found:
+        return error
+    message = f"{error.message}; and the bargain was not kept: {', '.join(found)}"
+    return RemoteError(message, code=error.code)
 
 
 def _bargain(purchase: Purchase) -> Bargain:

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+from nostrllm.client.payment import RECEIVED, chosen_mints
 from nostrllm.client.world import World
 from nostrllm.core.money import UNIT_MSAT
 from nostrllm.errors import ConfigError, RemoteError, WorldError
@@ -52,11 +53,13 @@ class Wallet:
     async def preferred_mint(self) -> str:
         """The mint to fund at and send from: the chosen one, else where most of the money is.
 
-        Raises ConfigError when neither is known.
+        Only mints that the user chose before: coins that a provider sent choose none. Raises
+        ConfigError when there is none.
         """
         if self._world.mint is not None:
             return self._world.mint
-        held = await self.balance()
+        chosen = await chosen_mints(self._world)
+        held = {pot: units for pot, units in (await self.balance()).items() if pot[0] in chosen}
         if not held:
             raise ConfigError("name a mint you trust: --mint URL")
         return max(held, key=lambda pot: held[pot] * UNIT_MSAT.get(pot[1], 0))[0]
@@ -106,14 +109,10 @@ class Wallet:
         """Take in a token (NUT-00 text). Raises RemoteError for one that is none, or was taken
         before; WorldError while the mint is silent, when the same call finishes it later."""
         parsed = parse_token(token)
-        name = f"receive:{hashlib.sha256(token.encode()).hexdigest()[:32]}"
-        again = await self._purse.knows(name) and (name, "receive") not in (
-            await self._purse.pending()
-        )
-        outcome = await self._purse.receive(name, parsed)
-        if again and outcome.state == "DONE":
+        name = f"{RECEIVED}{hashlib.sha256(token.encode()).hexdigest()[:32]}"
+        if await self._purse.state_of(name) == "DONE":
             raise RemoteError("this token was received before", code="payment-token-spent")
-        return _coins(outcome)
+        return _coins(await self._purse.receive(name, parsed))
 
     async def reclaim(self, name: str) -> Coins:
         """Take back a token that `send` made under this name and nobody took.

@@ -111,6 +111,8 @@ class Manners:
     unstated: bool = False
     swallow_msat: int = 0
     other_coins: bool = False
+    stalls: str = ""
+    refund_at: str = ""
     before_result: Callable[[], None] = lambda: None
 
 
@@ -222,6 +224,10 @@ class Counterpart:
 
     async def _query(self, letter: Rumor, query: Query) -> None:
         self.queries.append(query.what)
+        if query.what == "order" and self.manners.stalls:
+            to = letter.id if self.manners.stalls == "us" else "f" * 64
+            await self.say(query.reply, Answer(to=to, state="running"))
+            return
         if query.what == "order":
             known = query.order in self.results
             if known and not self.manners.take_and_be_silent:
@@ -250,7 +256,8 @@ class Counterpart:
         units = self.balances.get(letter.pubkey, 0) // 1_000 - 2
         self.credit(letter.pubkey, -units * 1_000)
         units -= self.manners.short_change
-        token = await self.purse.send(letter.id, self.mint_url, "sat", units)
+        mint = self.manners.refund_at or self.mint_url
+        token = await self.purse.send(letter.id, mint, "sat", units)
         statement = await self.statement(letter.pubkey)
         answer = Answer(to=letter.id, statement=statement.as_dict(), change=_change(token))
         await self.say(refund.reply, answer)

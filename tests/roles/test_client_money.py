@@ -14,14 +14,16 @@ from nostrllm.client.account import Accounts
 from nostrllm.client.answer import Answer
 from nostrllm.client.ask import Buyer
 from nostrllm.client.quote import Question, Quote
+from nostrllm.client.resume import resume
 from nostrllm.client.world import World
 from nostrllm.devnet.children import Child, start_mint
-from nostrllm.errors import OutcomeUnknown, RelayError, RemoteError
+from nostrllm.errors import OutcomeUnknown, RelayError, RemoteError, WorldError
 from nostrllm.ports import Published, Relays
 from nostrllm.service.client import Client
 from nostrllm.wire import kinds
 from nostrllm.wire.announcement import Price
 from nostrllm.wire.event import Event
+from nostrllm.wire.order import Answer as QueryAnswer
 from tests.faultymint import FaultyMint
 from tests.roles.counterpart import Counterpart, counterpart
 
@@ -302,3 +304,119 @@ async def test_a_token_has_its_name_before_it_is_made(
         mint.faults.clear()
         await client.wallet.resume()
         assert (await client.wallet.reclaim(name)).amount == 4
+
+
+# change that is not ours yet
+
+
+async def test_change_that_the_mint_refused_once_is_kept_and_taken_later(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with FaultyMint(mint_url) as mint, both(tmp_path, relay_url, mint.url) as (client, bird):
+        bird.manners.before_result = lambda: mint.faults.extend(["400 11005"])
+        result = await client.ask("?", provider=bird.pubkey).done()
+        assert result.breaches == ("change-refused",)
+        before = await held(client)
+        row = (await client._world.store.read("purchase_get", n=1))[0]
+        assert "cashuB" in row["reply"]
+        assert await client.resume() == []
+        assert await held(client) >= before + result.change_msat // 1_000 - 1
+        row = (await client._world.store.read("purchase_get", n=1))[0]
+        assert ("cashuB" in row["reply"], row["breaches"], row["state"]) == (False, "", "done")
+        after = await held(client)
+        await client.resume()
+        assert await held(client) == after
+
+
+async def test_change_that_is_none_stays_refused(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url, broken_change=True) as (client, bird):
+        result = await client.ask("?", provider=bird.pubkey).done()
+        before = await held(client)
+        await client.resume()
+        assert (await client.purchases(1))[0].breaches == result.breaches == ("change-refused",)
+        assert await held(client) == before
+        assert await client._world.purse.pending() == []
+
+
+async def test_a_refund_is_taken_at_mints_the_user_chose(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    with start_mint(tmp_path / "mint") as other:
+        async with both(tmp_path, relay_url, mint_url) as (client, bird):
+            quote = await bird.purse.fund(other.url, 500)
+            await bird.purse.claim_quote(quote.quote, wait_s=10)
+            bird.mints = (mint_url, other.url)
+            await bird.announce()
+            await client.topup(bird.pubkey, 30)
+            bird.manners.refund_at = other.url
+            assert (await client.refund(bird.pubkey)).breaches == ("mint-unknown",)
+            assert {mint for mint, _ in await client.wallet.balance()} == {mint_url}
+            await client.resume()
+            assert {mint for mint, _ in await client.wallet.balance()} == {mint_url}
+        async with Client(state=tmp_path / "client", relays=[relay_url], mint=other.url) as client:
+            await client.resume()
+            assert (await client.wallet.balance())[other.url, "sat"] >= 20
+            assert (await client.purchases(1))[0].breaches == ()
+        async with Client(state=tmp_path / "client", relays=[relay_url]) as client:
+            assert await client.wallet.preferred_mint() == mint_url  # where it was funded
+
+
+async def test_a_failure_does_not_hide_a_breach(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    manners = {"fail": "generation-failed", "no_change": True}
+    async with both(tmp_path, relay_url, mint_url, **manners) as (client, bird):
+        with pytest.raises(RemoteError, match="change-short") as caught:
+            await client.ask("?", provider=bird.pubkey).done()
+        assert caught.value.code == "generation-failed"
+
+
+# who stalls, and two who work on one purchase
+
+
+async def test_answers_to_nobody_win_no_time(tmp_path: Path, relay_url: str, mint_url: str) -> None:
+    async with both(tmp_path, relay_url, mint_url, silent=True, stalls="nobody") as (client, bird):
+        with pytest.raises(WorldError) as caught:
+            await client.ask("?", provider=bird.pubkey, deadline_s=0.5).done()
+        assert caught.value.code == "provider-silent"
+        assert bird.queries == ["order", "order"]
+        order = bird.orders[0][1]
+        assert order.end_by == order.deadline + 900
+
+
+async def test_an_answer_ends_no_order(tmp_path: Path, relay_url: str, mint_url: str) -> None:
+    async with both(tmp_path, relay_url, mint_url, take_and_be_silent=True) as (client, bird):
+        with pytest.raises(WorldError):
+            await client.ask("?", provider=bird.pubkey, deadline_s=0.5).done()
+        letter, order = bird.orders[0]
+        await bird.say(order.reply, QueryAnswer(to=letter.id, state="settled"))
+        await client.resume()
+        assert await open_rows(client) == ["sent"]
+
+
+async def test_resume_leaves_alone_what_is_under_way(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        purse = client._world.purse
+
+        class Slow:
+            """Sends, and lets somebody resume in between."""
+
+            async def send(self, *what: Any) -> Any:
+                token = await purse.send(*what)
+                await resume(client._world, client._buyer, wait_s=1.0)
+                return token
+
+            def __getattr__(self, name: str) -> Any:
+                return getattr(purse, name)
+
+        client._buyer._world = replace(client._world, purse=Slow())  # type: ignore[arg-type]
+        asked = client.ask("?", provider=bird.pubkey)
+        await bird.heard.wait()
+        assert await client.resume() == []
+        result = await asked.done()
+        assert (result.text, result.breaches) == (TEXT, ())
+        assert await open_rows(client) == []
