@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 SYSTEM: Final = "You are a helpful assistant."
 
 
+#: As `client.quote.BUDGET_MSAT`, which takes long to import.
+BUDGET_SAT: Final = 1_000.0
+
+
 @click.command()
 @click.argument("prompt", nargs=-1)
 @click.option("--provider", metavar="NPUB|NAME", help="Ask this one; default: the cheapest.")
@@ -32,7 +36,15 @@ SYSTEM: Final = "You are a helpful assistant."
     help='What the model is told before the question; "" is nothing.',
 )
 @click.option("--max-tokens", type=click.IntRange(1), metavar="N", help="Longest answer.")
-@click.option("--max-sat", type=click.FloatRange(0), metavar="SAT", help="Pay no more, fees in.")
+@click.option(
+    "--max-sat",
+    type=click.FloatRange(0),
+    default=BUDGET_SAT,
+    show_default=True,
+    metavar="SAT",
+    help="The provider's price and the mint's fee for it are no more; what the mint takes for "
+    "making the token and for taking the change in your own wallet comes on top.",
+)
 @click.option("--temperature", type=click.FloatRange(0, 2), metavar="T")
 @click.option("--seed", type=int, metavar="N", help="For the model's dice.")
 @click.option("--account", is_flag=True, help="Pay from your account with the provider.")
@@ -75,12 +87,12 @@ def _wishes(where: Where, options: dict[str, Any]) -> dict[str, Any]:
     parameters = {
         name: options[name] for name in ("temperature", "seed") if options[name] is not None
     }
-    most = options["max_sat"]
+
     return {
         "provider": options["provider"],
         "model": options["model"],
         "max_tokens": options["max_tokens"],
-        "max_msat": None if most is None else int(most * 1_000),
+        "max_msat": int(options["max_sat"] * 1_000),
         "pay": "account" if options["account"] else "token",
         "stream": not options["no_stream"],
         "deadline_s": options["deadline"],

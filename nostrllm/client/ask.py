@@ -22,7 +22,7 @@ from nostrllm.client.purchases import Purchase, Purchases, Settled, What
 from nostrllm.client.quote import Question, Quote, quote
 from nostrllm.client.replies import Chunks, Listening, Message, Replies, listen
 from nostrllm.client.settle import Outcome, Settler, broken, outcome, refusal
-from nostrllm.client.statements import Known
+from nostrllm.client.statements import LATE_S, Known
 from nostrllm.client.world import World
 from nostrllm.errors import LocalError, NostrllmError, RelayError, RemoteError, WorldError
 from nostrllm.wire.event import Event
@@ -47,6 +47,8 @@ QUERIES_MAX: Final = 2
 QUERY_S: Final = 5.0
 #: No answer is waited for longer than this after its first word was due; it is stopped then.
 ANSWER_S_MAX: Final = 900
+#: Who broke a bargain or was silent is not chosen for so long, except by name.
+AVOIDED_S: Final = 86_400
 #: What a provider calls an order that he works on; any other state is no reason to wait longer.
 UNDER_WAY: Final = ("paying", "paid", "running")
 #: A catalogue caught between two versions of a price list shows no offers: ask again.
@@ -135,14 +137,26 @@ class Buyer:
         for look in range(LOOKS_MAX):
             if look:
                 await self._world.square.clock.sleep(LOOK_S)
-            offers = await self._catalogue.offers(refresh=look > 0)
+            every = await self._catalogue.offers(refresh=look > 0)
+            avoided = await self._avoided() if question.provider is None else set[str]()
+            offers = [offer for offer in every if offer.provider not in avoided]
             try:
                 return await quote(self._world, question, offers)
             except LocalError as exc:
+                error = exc if len(offers) == len(every) else _left_out(exc)
                 if exc.code not in ("provider-unknown", "model-unknown"):
-                    raise
-                error = exc
+                    raise error from exc
         raise error or LocalError("no offer was found", code="provider-unknown")
+
+    async def _avoided(self) -> set[str]:
+        """Providers who lately broke a bargain or left us without an answer."""
+        now, avoided = self._world.square.now_s(), set()
+        for purchase in await self.purchases.amiss(now - AVOIDED_S):
+            due = purchase.bargain is None or purchase.bargain.deadline + LATE_S < now
+            open_still = purchase.state in ("sent", "accepted")
+            if not open_still or (due and purchase.n not in self._under_way):
+                avoided.add(purchase.provider)
+        return avoided
 
     async def _place(self, deal: Deal, purchase: Purchase) -> Purchase:
         """Make the coins, write the order down, send it. On an error the coins are taken back.
@@ -327,6 +341,11 @@ class Buyer:
     @staticmethod
     def _query(deal: Deal, purchase: Purchase) -> Query:
         return Query(reply=deal.reply, what="order", order=purchase.id)
+
+
+def _left_out(error: LocalError) -> LocalError:
+    left_out = "those who broke a bargain or were silent within a day are left out unless named"
+    return LocalError(f"{error.message} ({left_out})", code=error.code)
 
 
 def line_to(world: World, offer: Offer) -> Line:

@@ -185,6 +185,11 @@ class Purchases:
         rows = await self._world.store.read("purchase_beside", **values)
         return [_purchase(row) for row in rows]
 
+    async def amiss(self, since: int) -> list[Purchase]:
+        """Those that were not kept to, not answered, or not ended, and moved last since then."""
+        rows = await self._world.store.read("purchase_amiss", since=since)
+        return [_purchase(row) for row in rows]
+
     async def get(self, n: int) -> Purchase:
         """The purchase of this number as it stands now."""
         return _purchase((await self._world.store.read("purchase_get", n=n))[0])

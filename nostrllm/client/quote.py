@@ -30,6 +30,8 @@ ANSWER_TOKENS: Final = 1_024
 ANSWER_TOKENS_LIKELY: Final = 256
 #: Providers refuse an order that cannot pay for so much of an answer.
 ANSWER_TOKENS_MIN: Final = 16
+#: What one answer may cost where the user names no limit.
+BUDGET_MSAT: Final = 1_000_000
 #: A promise that ends sooner than this is not pinned: the order must travel.
 PROMISE_S_MIN: Final = 5.0
 
@@ -46,16 +48,19 @@ class Question:
     """What the user wants: the conversation, and his limits.
 
     `provider` is a public key (hex) or a name, `model` a model id; None means whichever is
-    cheapest. `max_msat` bounds all that the answer may cost, fees included. `deadline_s` bounds the
-    wait for the first word. `parameters` are further fields of an OpenAI request. `on_quote` is
-    called with the Quote before anything is paid; raising there ends it.
+    cheapest of those that lately broke no bargain. `max_msat` (None: without limit) bounds what the
+    provider charges and the mint's fee for his taking the token. It does not bound the mint's fees
+    in our own wallet, for making the token and for taking the change, nor the less than a coin by
+    which the token is rounded up and which comes back as credit. `deadline_s` bounds the wait for
+    the first word. `parameters` are further fields of an OpenAI request. `on_quote` is called with
+    the Quote before anything is paid; raising there ends it.
     """
 
     prompt: Prompt
     provider: str | None = None
     model: str | None = None
     max_tokens: int | None = None
-    max_msat: int | None = None
+    max_msat: int | None = BUDGET_MSAT
     pay: Literal["token", "account"] = "token"
     change: Literal["ecash", "account"] = "ecash"
     stream: bool = True

@@ -191,8 +191,18 @@ class Client:
         return await self._keepsakes.statement(await self.market.pubkey(provider))
 
     async def topup(self, provider: str, amount_sat: int) -> Balance:
-        """Put coins from the wallet into the account with a provider."""
-        return await self._accounts.top_up(await self.market.offer(provider), amount_sat)
+        """Put coins from the wallet into the account with a provider.
+
+        Anybody may bear any name, so one by name must be on our own list. Raises LocalError
+        `provider-unknown`.
+        """
+        offer = await self.market.offer(provider)
+        if provider_key(provider) != offer.provider and offer.provider not in await self.followed():
+            raise LocalError(
+                "anybody may bear that name: use the provider's public key, or follow it first",
+                code="provider-unknown",
+            )
+        return await self._accounts.top_up(offer, amount_sat)
 
     async def refund(self, provider: str) -> Balance:
         """Take the balance with a provider back into the wallet, in whole coins."""

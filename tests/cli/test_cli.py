@@ -185,7 +185,12 @@ def test_a_program_funds_the_wallet(devnet: Path, tmp_path: Path) -> None:
 
 def test_account(shell: Shell) -> None:
     before = shell.ok("account", "balance", "Alba", "--json").json["balance_msat"]
-    assert shell.ok("account", "topup", "Alba", "20").out.endswith(" sat\n")
+    by_name = shell("account", "topup", "Alba", "20")
+    assert (by_name.code, by_name.out) == (1, "")
+    assert "public key" in by_name.err
+    found = shell.ok("providers", "--json").json["providers"]
+    key = next(one["npub"] for one in found if one["name"] == "Alba")
+    assert shell.ok("account", "topup", key, "20").out.endswith(" sat\n")
     done = shell.ok("ask", "Hi", "--account", "--provider", "Alba", "--max-tokens", "16", "--json")
     left = before + 19_000 - done.json["cost_msat"]
     assert shell.ok("account", "balance", "Alba", "--json").json["balance_msat"] == left

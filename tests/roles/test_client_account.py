@@ -14,6 +14,7 @@ async def test_an_account_is_filled_spent_and_emptied(
     tmp_path: Path, relay_url: str, mint_url: str
 ) -> None:
     async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        await client.follow(bird.pubkey)
         topped = await client.topup(bird.name, 20)
         assert topped.balance_msat == 19_000  # the mint's fee
         assert await held(client) in (FUND - 20, FUND - 21)

@@ -10,14 +10,16 @@ from typing import Any
 
 import pytest
 
+from nostrllm.adapters.keys_sdk import to_npub
+from nostrllm.cli.ask import BUDGET_SAT
 from nostrllm.client.account import Accounts
 from nostrllm.client.answer import Answer
 from nostrllm.client.ask import Buyer
-from nostrllm.client.quote import Question, Quote
+from nostrllm.client.quote import BUDGET_MSAT, Question, Quote
 from nostrllm.client.resume import resume
 from nostrllm.client.world import World
 from nostrllm.devnet.children import Child, start_mint
-from nostrllm.errors import OutcomeUnknown, RelayError, RemoteError, WorldError
+from nostrllm.errors import LocalError, OutcomeUnknown, RelayError, RemoteError, WorldError
 from nostrllm.ports import Published, Relays
 from nostrllm.service.client import Client
 from nostrllm.wire import kinds
@@ -420,3 +422,57 @@ async def test_resume_leaves_alone_what_is_under_way(
         result = await asked.done()
         assert (result.text, result.breaches) == (TEXT, ())
         assert await open_rows(client) == []
+
+
+# whom to ask, how much to spend
+
+
+async def test_who_was_silent_or_broke_a_bargain_is_not_chosen_again(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        model = bird.model.model_copy(update={"id": f"jay-{bird.pubkey[:8]}"})
+        bird.model = model
+        await bird.announce()
+        folder = tmp_path / "other"
+        async with counterpart(folder, relay_url, mint_url, take_and_be_silent=True) as cheap:
+            cheap.model = model.model_copy(update={"price": Price(input=1, output=1, request=400)})
+            await cheap.announce()
+            wishes: dict[str, Any] = {"model": model.id, "max_tokens": 20}
+            with pytest.raises(WorldError, match="does not answer"):
+                await client.ask("?", deadline_s=1, **wishes).done()
+            bird.manners.overcharge_msat = 300
+            result = await client.ask("?", **wishes).done()
+            assert (result.provider, result.breaches) == (bird.pubkey, ("price-altered",))
+            with pytest.raises(LocalError, match="left out unless named"):
+                await client.ask("?", **wishes).done()
+            bird.manners.overcharge_msat = 0
+            assert (await client.ask("?", provider=bird.pubkey, **wishes).done()).text == TEXT
+
+
+async def test_a_request_has_a_limit_of_its_own(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        await fund(client, 3_000, mint_url)
+        price = bird.model.price.model_copy(update={"request": 1_100_000})
+        bird.model = bird.model.model_copy(update={"price": price})
+        await bird.announce()
+        with pytest.raises(LocalError) as caught:
+            await client.ask("?", provider=bird.pubkey).done()
+        assert caught.value.code == "payment-amount-low"
+        result = await client.ask("?", provider=bird.pubkey, max_msat=None).done()
+        assert (result.cost_msat > BUDGET_MSAT, result.breaches) == (True, ())
+        assert BUDGET_SAT * 1_000 == BUDGET_MSAT
+
+
+async def test_a_name_is_topped_up_only_when_followed(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        with pytest.raises(LocalError, match="public key"):
+            await client.topup(bird.name, 10)
+        assert await held(client) == FUND
+        assert (await client.topup(to_npub(bird.pubkey), 10)).balance_msat == 9_000
+        await client.follow(bird.pubkey)
+        assert (await client.topup(bird.name, 10)).balance_msat == 18_000

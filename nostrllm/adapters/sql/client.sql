@@ -96,6 +96,12 @@ WHERE provider = :provider AND n <> :n AND (state IN ('sent', 'accepted', 'settl
     OR state IN ('late', 'done') AND updated_at >= :since)
 ORDER BY n;
 
+-- name: purchase_amiss
+SELECT * FROM purchase
+WHERE updated_at > :since
+    AND (breaches <> '' OR code = 'provider-silent' OR state IN ('sent', 'accepted'))
+ORDER BY n;
+
 -- name: purchase_late
 SELECT purchase.*, receipt.event AS receipt FROM purchase
 LEFT JOIN receipt ON receipt.purchase = purchase.n
