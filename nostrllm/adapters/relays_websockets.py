@@ -45,6 +45,7 @@ class WebsocketRelays:
         self._limits = limits or RelayLimits()
         self._clock = clock
         self._counts = Counts()
+        self._nobody = keyring.signer()
         intake = Intake(keyring, self._limits)
         self._shared = Shared(keyring, clock, self._limits, intake, self._counts)
         try:
@@ -91,9 +92,9 @@ class WebsocketRelays:
     ) -> Published:
         """Send to every relay of `to` (default: all configured) and wait for their OK.
 
-        A relay that wants AUTH gets the event once more through a subscription's authenticated
-        connection, if there is one. Ephemeral events count as sent when no OK comes, for some
-        relays never answer them.
+        A relay that wants AUTH gets the event once more: through the authenticated connection of a
+        subscription with its author's key, else through one with a key made for that. Ephemeral
+        events count as sent when no OK comes, for some relays never answer them.
         """
         found = self._connections_to(to)
         async with asyncio.TaskGroup() as group:
@@ -114,9 +115,10 @@ class WebsocketRelays:
         try:
             async with asyncio.timeout(timeout_s):
                 verdict = await connection.publish(event)
-                known = self._authenticating(connection.url, event.pubkey)
-                if needs_auth(verdict.reason) and known is not None:
-                    verdict = await known.publish(event)
+                if needs_auth(verdict.reason):
+                    known = self._authenticating(connection.url, event.pubkey)
+                    if known is not None:
+                        verdict = await known.publish(event)
         except TimeoutError:
             if verdict is not None:
                 return verdict
@@ -126,14 +128,11 @@ class WebsocketRelays:
         return verdict
 
     def _authenticating(self, url: str, pubkey: str) -> RelayConnection | None:
-        """A connection to `url` with a key of its own, the event's author's if there is one."""
-        known = [
-            connection
-            for (place, owner), connection in self._connections.items()
-            if place == url and owner is not None
-        ]
-        known.sort(key=lambda connection: connection.signer.pubkey != pubkey)  # type: ignore[union-attr]
-        return known[0] if known else None
+        """The connection to `url` with the author's key, or with one that is nobody's.
+
+        Through another key of ours the relay would learn that the two are one person.
+        """
+        return self._connections.get((url, pubkey)) or self._connection(url, self._nobody)
 
     async def cast(self, event: Event, *, to: Sequence[str] = ()) -> None:
         """Send without waiting for an OK (chunks, ticks); a relay that is down misses it."""

@@ -436,18 +436,46 @@ async def test_a_subscription_with_a_key_authenticates_and_asks_again(
     event = await note("x")
     async with Guarded(greet=greet, prefix=prefix) as relay, relays(relay.url) as mine:
         relay.stored.append(event)
-        published = await mine.publish(event)
-        assert published.failed == {relay.url: f"{prefix}: who are you?"}
         async with mine.subscribe("s", ASKED, signer=reader) as inbox:
             assert await first(inbox) == event
             assert set(relay.known.values()) == {reader.pubkey}
             assert relay.connections == 2
-            another = await note("y")
+            another = await note("y", signer=reader)
             assert (await mine.publish(another)).ok == (relay.url,)
             assert await first(inbox) == another
+            assert set(relay.known.values()) == {reader.pubkey}
             assert mine.status()[0].subscriptions == 1
         await until(lambda: len(relay.peers) == 1)  # the key's own connection is gone
         assert await mine.fetch(ASKED) == []
+
+
+class Guestbook(Guarded):
+    """Notes whose event came through whose connection."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.took: dict[str, str] = {}
+
+    async def on_event(self, peer: Peer, event: Event) -> None:
+        if peer in self.known:
+            self.took[event.id] = self.known[peer]
+        await super().on_event(peer, event)
+
+
+async def test_an_event_goes_through_no_connection_of_another_key() -> None:
+    reader = KEYRING.signer()
+    async with (
+        Guestbook() as relay,
+        relays(relay.url) as mine,
+        mine.subscribe("s", ASKED, signer=reader),
+    ):
+        own = await note("x", signer=reader)
+        others = [await note("y"), await note("z")]
+        for event in (own, *others):
+            assert (await mine.publish(event)).ok == (relay.url,)
+        assert relay.took[own.id] == reader.pubkey
+        (nobody,) = {relay.took[event.id] for event in others}
+        assert nobody not in (reader.pubkey, *(event.pubkey for event in others))
 
 
 async def test_every_key_has_a_connection_of_its_own() -> None:
