@@ -104,7 +104,7 @@ async def announce_relays(square: Square, identity: Signer) -> tuple[str, ...]:
     """
     urls = square.reply_relays
     for kind, name in ((kinds.RELAY_LIST, "r"), (kinds.DM_RELAYS, "relay")):
-        if await square.newest(kind, identity.pubkey) is None:
+        if await square.to_replace(kind, identity.pubkey) is None:
             tags = tuple((name, url) for url in urls)
             await square.replace(identity, Draft(kind, "", square.now_s(), tags), None)
     return tuple(dict.fromkeys((*urls, *await _named(square, identity.pubkey))))

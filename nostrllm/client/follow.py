@@ -23,7 +23,7 @@ async def followed(square: Square, owner: str) -> list[str]:
 
 async def follow(square: Square, identity: Signer, provider: str) -> list[str]:
     """Put a provider on the list; returns the list. Raises RelayError."""
-    before = await square.newest(kinds.FOLLOW_SET, identity.pubkey, LIST)
+    before = await square.to_replace(kinds.FOLLOW_SET, identity.pubkey, LIST)
     if provider in _keys(before):
         return _keys(before)
     return await _write(square, identity, before, (*_tags(before), ("p", provider)))
@@ -31,7 +31,7 @@ async def follow(square: Square, identity: Signer, provider: str) -> list[str]:
 
 async def unfollow(square: Square, identity: Signer, provider: str) -> list[str]:
     """Take a provider off the list; returns the list. Raises RelayError."""
-    before = await square.newest(kinds.FOLLOW_SET, identity.pubkey, LIST)
+    before = await square.to_replace(kinds.FOLLOW_SET, identity.pubkey, LIST)
     if provider not in _keys(before):
         return _keys(before)
     kept = tuple(tag for tag in _tags(before) if tag[:2] != ("p", provider))

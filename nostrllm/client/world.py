@@ -59,6 +59,22 @@ class Square:
         events = [event for event in events if d is None or event.value("d") == d]
         return min(events, key=lambda event: (-event.created_at, event.id), default=None)
 
+    async def to_replace(self, kind: int, author: str, d: str | None = None) -> Event | None:
+        """As `newest`, for what is about to be written anew: None says that there surely is none.
+
+        Raises RelayError when nothing was found and no relay answered, for what is there would be
+        lost.
+        """
+        began = self.clock.monotonic()
+        found = await self.newest(kind, author, d)
+        took_s = self.clock.monotonic() - began
+        states = self.relays.status()
+        heard = [one.heard_s for one in states if one.connected]
+        if found is None and not any(ago is not None and ago <= took_s for ago in heard):
+            why = "; ".join(f"{one.url}: {one.error or 'no answer'}" for one in states)
+            raise RelayError(f"no relay says what is there already; nothing was changed ({why})")
+        return found
+
     async def replace(self, signer: Signer, draft: Draft, after: Event | None) -> Event:
         """Sign and publish a replaceable event so that it is newer than the one it replaces."""
         created_at = max(draft.created_at, after.created_at + 1 if after is not None else 0)

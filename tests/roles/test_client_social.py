@@ -21,8 +21,10 @@ from nostrllm.wire.event import Draft, Event
 from nostrllm.wire.order import Usage
 from nostrllm.wire.receipt import Details, commitment, receipt_draft
 from nostrllm.wire.review import Review, review_draft
+from tests.faultproxy import FaultProxy
 
 SALT = "5a" * 32
+LISTS = (kinds.RELAY_LIST, kinds.DM_RELAYS)
 
 
 def review_by(author: str, provider: str, **more: object) -> Review:
@@ -179,3 +181,23 @@ async def test_nobody_takes_the_message(tmp_path: Path) -> None:
         nowhere = Square(seen.square.relays, seen.square.keyring, seen.square.clock, ())
         with pytest.raises(RelayError):
             await dm_relays(nowhere, me.pubkey)
+
+
+@pytest.mark.parametrize("fault", ["swallow_down", "refuse"])
+async def test_lists_are_not_written_over_by_one_who_cannot_read_them(
+    fault: str, relay_url: str, where: dict[str, object]
+) -> None:
+    async with FaultProxy(relay_url) as proxy, market(place(**where)) as seen:  # type: ignore[arg-type]
+        square, me = seen.square, seen.square.keyring.signer()
+        kept = await follow(square, me, "a" * 64)
+        await announce_relays(square, me)
+        before = [await square.newest(kind, me.pubkey) for kind in LISTS]
+        setattr(proxy, fault, True)
+        async with market(place(**{**where, "relays": [proxy.url]})) as deaf:  # type: ignore[arg-type]
+            for change in (follow, unfollow):
+                with pytest.raises(RelayError, match="nothing was changed"):
+                    await change(deaf.square, me, "b" * 64)
+            with pytest.raises(RelayError, match="nothing was changed"):
+                await announce_relays(deaf.square, me)
+        assert await followed(square, me.pubkey) == kept
+        assert [await square.newest(kind, me.pubkey) for kind in LISTS] == before
