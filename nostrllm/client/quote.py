@@ -217,7 +217,8 @@ async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -
     fee = -(-(work.ceiling_msat // coin + 1).bit_length() * ppk // 1_000) * coin
     if question.max_msat is not None and work.ceiling_msat + fee > question.max_msat:
         work = _quoted(question.max_msat - fee, question.body(), work.offer)
-    amount = max(1, -(-(work.ceiling_msat + fee) // coin))  # a token has a coin, free as it may be
+    # a mint takes no token that is worth its fee alone, free as the work may be
+    amount = max(fee // coin + 1, -(-(work.ceiling_msat + fee) // coin))
     if amount > pot.held:
         raise LocalError(
             f"this needs {amount} {pot.unit} at {pot.mint}, where the wallet holds {pot.held}",

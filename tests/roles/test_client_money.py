@@ -28,6 +28,7 @@ from nostrllm.wire.event import Event
 from nostrllm.wire.order import Answer as QueryAnswer
 from tests.faultymint import FaultyMint
 from tests.roles.counterpart import Counterpart, counterpart
+from tests.roles.market import MODEL, config_text, selling
 
 TEXT = "Polly wants a cracker."
 FUND = 100
@@ -476,3 +477,35 @@ async def test_a_name_is_topped_up_only_when_followed(
         assert (await client.topup(to_npub(bird.pubkey), 10)).balance_msat == 9_000
         await client.follow(bird.pubkey)
         assert (await client.topup(bird.name, 10)).balance_msat == 18_000
+
+
+# and the true provider
+
+
+async def test_the_honest_provider_is_accused_of_nothing(
+    tmp_path: Path, relay_url: str, mint_url: str, engine_url: str
+) -> None:
+    text = config_text(tmp_path / "stall", [relay_url], mint_url, engine_url)
+    async with (
+        selling(text) as stall,
+        Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
+    ):
+        await fund(client, 1_000, mint_url)
+        wishes: dict[str, Any] = {"provider": stall.pubkey, "max_tokens": 16, "model": MODEL}
+        accounts = [await client.topup(stall.pubkey, 100)]
+        for _ in range(2):
+            answers = [
+                client.ask("Say hi.", pay=pay, **wishes)
+                for pay in ("account", "token", "account", "token")
+            ]
+            results = [await answer.done() for answer in answers]
+            assert [result.breaches for result in results] == [()] * 4
+            assert all(result.accepted is not None for result in results)
+            accounts.append(await client.balance(stall.pubkey))
+        free = await client.ask("Say hi.", **{**wishes, "model": "free"}).done()
+        credited = await client.ask("Say hi.", change="account", **wishes).done()
+        assert (free.breaches, credited.breaches) == ((), ())
+        accounts.append(await client.topup(stall.pubkey, 20))
+        accounts.append(await client.refund(stall.pubkey))
+        assert [account.breaches for account in accounts] == [()] * len(accounts)
+        assert await client._world.store.read("dispute_list") == []
