@@ -1,4 +1,4 @@
-"""`nostrllm provider init | check | run | status`."""
+"""`nostrllm provider init | check | run | status`, and the commands of cli/books.py."""
 
 from __future__ import annotations
 
@@ -9,16 +9,9 @@ from pathlib import Path
 
 import click
 
+from nostrllm.cli.books import audit, ledger, withdraw
+from nostrllm.cli.configured import CONFIG
 from nostrllm.cli.terminal import print_json
-
-CONFIG = click.option(
-    "--config",
-    "config_path",
-    type=click.Path(path_type=Path, dir_okay=False),
-    default=Path("provider.toml"),
-    show_default=True,
-    help="The provider's TOML file.",
-)
 
 TEMPLATE = """\
 # A nostrllm provider: `nostrllm provider check` tries it, `nostrllm provider run` starts it.
@@ -57,6 +50,10 @@ request_msat = 1_000
 @click.group()
 def provider() -> None:
     """Sell answers: set up, check and run a provider."""
+
+
+for command in (audit, ledger, withdraw):
+    provider.add_command(command)
 
 
 @provider.command()

@@ -8,6 +8,7 @@ Accounts are named by what they stand for. Debits are positive:
     change:<id>         change given, not yet spent  (liability)
     income              what answers earned
     fees                mint fees we bore, and rounding in our favour
+    owner               what the owner took out
 """
 
 from __future__ import annotations
@@ -106,3 +107,8 @@ def refunded(
 def change_spent(owner: str, mint: str, change_msat: int) -> Postings:
     """The mint says the coins given away are spent: they are no longer ours in any sense."""
     return balanced((change(owner), change_msat), (coins(mint), -change_msat))
+
+
+def withdrawn(mint: str, msat: int, fee_msat: int) -> Postings:
+    """The owner took coins out; the fee of the swap that made them is borne like any other."""
+    return balanced((coins(mint), -msat - fee_msat), ("owner", msat), ("fees", fee_msat))

@@ -51,3 +51,11 @@ def test_a_refund_never_takes_more_than_was_held(held: int, change: int, fee: in
     assert sum(lines.values()) == 0
     assert lines.get(ledger.account(WHO), 0) <= 0
     assert lines.get("fees", 0) == max(0, change + fee - held)
+
+
+@given(msat, msat)
+def test_what_the_owner_takes_leaves_the_mint_with_its_fee(amount: int, fee: int) -> None:
+    lines = {line.account: line.msat for line in ledger.withdrawn(MINT, amount, fee)}
+    assert sum(lines.values()) == 0
+    assert lines.get(ledger.coins(MINT), 0) == -amount - fee
+    assert lines.get("owner", 0) == amount

@@ -233,3 +233,19 @@ ON CONFLICT (id) DO NOTHING;
 SELECT * FROM price_page ORDER BY valid_until;
 -- name: price_page_prune
 DELETE FROM price_page WHERE valid_until < :before;
+
+-- name: transfers_all
+SELECT * FROM transfer ORDER BY created_at, id;
+-- name: accounts_all
+SELECT pubkey, balance_msat FROM account ORDER BY pubkey;
+-- name: postings_all
+SELECT at, set_id, account, msat FROM posting ORDER BY at, set_id, account;
+-- name: audit_proofs
+SELECT * FROM proof WHERE state <> 'spent' OR operation = 'scan' OR operation LIKE 'found:%'
+ORDER BY mint, unit, y;
+-- name: audit_operations
+SELECT id, kind, mint, unit, state, amount, fee,
+    CASE WHEN kind = 'receive' AND state = 'DONE' THEN body ELSE '' END AS body
+FROM operation ORDER BY created_at, id;
+-- name: audit_claims
+SELECT mint, y, owner FROM claim ORDER BY mint, y;

@@ -1,0 +1,152 @@
+"""`nostrllm provider audit | ledger | withdraw`: a provider's books while he does not run."""
+
+from __future__ import annotations
+
+import csv
+import sys
+from dataclasses import asdict
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from nostrllm.cli.configured import CONFIG
+from nostrllm.cli.terminal import plain_line, print_json, print_table
+
+if TYPE_CHECKING:
+    from nostrllm.ports import Row
+    from nostrllm.provider.audit import Check
+    from nostrllm.provider.books import Summary
+    from nostrllm.service.audit import Audit
+
+
+@click.command()
+@CONFIG
+@click.option("--offline", is_flag=True, help="Prove the books only; ask no mint about the coins.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def audit(config_path: Path, offline: bool, as_json: bool) -> None:
+    """Prove the books and the coins of a stopped provider; exit code 1 on any difference."""
+    import asyncio
+
+    from nostrllm.cli.report import failing
+    from nostrllm.service.audit import audit_provider
+    from nostrllm.service.config import read_provider_config
+
+    with failing(as_json):
+        found = asyncio.run(audit_provider(read_provider_config(config_path), offline=offline))
+    if as_json:
+        print_json(_as_dict(found))
+    else:
+        for check in found.checks:
+            _print_check(check)
+        _print_summary(found.summary)
+    sys.exit(0 if found.ok else 1)
+
+
+def _as_dict(found: Audit) -> dict[str, object]:
+    coins = [
+        {"mint": mint, "unit": unit, "msat": dict(states)}
+        for (mint, unit), states in found.summary.coins.items()
+    ]
+    return {
+        "ok": found.ok,
+        "checks": [{"ok": check.ok, **asdict(check)} for check in found.checks],
+        "summary": {**asdict(found.summary), "coins": coins},
+    }
+
+
+def _print_check(check: Check) -> None:
+    wrong = "" if check.ok else f", {check.faults_count} wrong"
+    click.echo(f"{'ok  ' if check.ok else 'FAIL'}  {plain_line(check.name)}: {check.count}{wrong}")
+    for line in (*check.faults, *check.notes):
+        click.echo(f"      {plain_line(line)}")
+
+
+def _print_summary(found: Summary) -> None:
+    orders = ", ".join(f"{state} {count}" for state, count in sorted(found.orders.items()))
+    owed = found.owed_msat
+    click.echo(f"orders     {plain_line(orders) or 'none yet'}")
+    click.echo(f"earned     {found.earned_msat} msat")
+    click.echo(f"fees       {found.fees_msat} msat")
+    click.echo(f"taken out  {found.withdrawn_msat} msat")
+    click.echo(
+        f"owed       accounts {owed['account']}, open orders {owed['order']}, "
+        f"change {owed['change']} msat"
+    )
+    for (mint, unit), states in found.coins.items():
+        amounts = ", ".join(f"{state} {msat}" for state, msat in sorted(states.items()))
+        click.echo(f"coins      {plain_line(f'{mint} ({unit}): {amounts}')} msat")
+    for name in found.open_operations:
+        click.echo(f"open       {plain_line(name)}")
+
+
+@click.command()
+@CONFIG
+@click.option("--csv", "as_csv", is_flag=True, help="Every posting: time,set,account,msat.")
+def ledger(config_path: Path, as_csv: bool) -> None:
+    """The ledger of a stopped provider: the balances, or every posting as CSV."""
+    import asyncio
+
+    from nostrllm.cli.report import failing
+    from nostrllm.service.audit import postings
+    from nostrllm.service.config import read_provider_config
+
+    with failing():
+        rows = asyncio.run(postings(read_provider_config(config_path)))
+    if as_csv:
+        out = csv.writer(sys.stdout, lineterminator="\n")
+        out.writerow(("time", "set", "account", "msat"))
+        out.writerows((_time(row), row["set_id"], row["account"], row["msat"]) for row in rows)
+        return
+    balances: dict[str, int] = {}
+    for row in rows:
+        if isinstance(row["msat"], int):
+            account = str(row["account"])
+            balances[account] = balances.get(account, 0) + row["msat"]
+    print_table(
+        ("account", "msat"), [(name, str(msat)) for name, msat in sorted(balances.items()) if msat]
+    )
+
+
+def _time(row: Row) -> str:
+    try:
+        return datetime.fromtimestamp(row["at"], UTC).isoformat()
+    except (TypeError, ValueError, OverflowError, OSError):
+        return str(row["at"])
+
+
+@click.command()
+@CONFIG
+@click.argument("amount", type=click.IntRange(1), required=False)
+@click.option("--mint", help="Where to take it; default: where most is free.")
+@click.option("--unit", default="sat", show_default=True, help="sat or msat.")
+@click.option("--again", "name", metavar="ID", help="Finish and print a withdrawal once more.")
+def withdraw(
+    config_path: Path, amount: int | None, mint: str | None, unit: str, name: str | None
+) -> None:
+    """Take AMOUNT of your earnings out of a stopped provider, as a token on stdout.
+
+    Whoever has the token has the money. What clients own is never touched.
+    """
+    import asyncio
+
+    from nostrllm.cli.report import failing
+    from nostrllm.provider.payout import Wish, new_name
+    from nostrllm.service.audit import withdraw as take
+    from nostrllm.service.config import read_provider_config
+    from nostrllm.wire.token import encode_token
+
+    if (amount is None) == (name is None):
+        raise click.UsageError("say an AMOUNT, or --again and the ID of a withdrawal")
+    with failing():
+        config = read_provider_config(config_path)
+        wish = None if amount is None else Wish(amount, unit, mint)
+        if name is None:
+            name = new_name()  # told before the mint is asked: it may take coins and not answer
+            click.echo(f"if this ends without a token: --again {name}", err=True)
+        taken = asyncio.run(take(config, name, wish))
+        token = taken.token
+        said = f"{taken.amount} {token.unit} at {token.mint}, the mint's fee {taken.fee}"
+        click.echo(plain_line(said), err=True)
+        click.echo(encode_token(token))

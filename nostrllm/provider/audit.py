@@ -1,0 +1,354 @@
+"""Prove a provider's books from the rows alone: that nothing was lost, made up or kept twice.
+
+Every set of postings must be the one that its order, transfer or withdrawal calls for, to the msat.
+Then the coins are counted. A posting is written in the commit that moves the coins, so at any
+moment, and so after any crash, for each mint
+
+    free + held + reserved + sent  =  ledger balance of coins:<mint>  +  found
+
+in msat, coins of `sat` and `msat` together, where
+
+- reserved coins count: they are inputs of a swap that is PREPARED (the books move when it is DONE),
+  or of one that is SUSPECT (the mint took them and signed wrongly; the books keep showing them, the
+  question whether all can be paid leaves them out);
+- sent coins count until they are seen spent, but not those of a withdrawal, which are the owner's;
+- a receive that is PREPARED or SUSPECT counts nowhere: its coins are not there, nor is its posting;
+- found coins (`scan`, or `found:<operation>`) came from a past that a restored database had lost,
+  and have no posting. They count in whatever state they are now, for what was made of them has one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import starmap
+from typing import Final
+
+from nostrllm.core import ledger
+from nostrllm.core.order import Settlement
+from nostrllm.provider.books import (
+    Books,
+    Coin,
+    OrderRow,
+    TransferRow,
+    by_owner,
+    liabilities,
+    withdrawals,
+)
+
+#: Faults of one check that are kept; more are only counted.
+FAULTS_SHOWN: Final = 20
+
+Lines = Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One thing that must hold: how many rows it looked at, and what was wrong with which."""
+
+    name: str
+    count: int
+    faults: tuple[str, ...] = ()
+    faults_count: int = 0
+    notes: tuple[str, ...] = ()
+
+    @property
+    def ok(self) -> bool:
+        """Did it hold for all of them?"""
+        return not self.faults_count
+
+
+def checked(name: str, faults: Iterable[str | None], notes: Iterable[str] = ()) -> Check:
+    """A check of one thing after another: None for each that is well, else what is wrong."""
+    seen = list(faults)
+    wrong = [fault for fault in seen if fault is not None]
+    return Check(name, len(seen), tuple(wrong[:FAULTS_SHOWN]), len(wrong), tuple(notes))
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """The postings of a set as its row calls for them; `due`: they must be there."""
+
+    lines: Lines
+    due: bool = True
+
+
+def audit(books: Books) -> list[Check]:
+    """Every check that needs no mint. Total over rows."""
+    orders = {key: want for row in books.orders.values() for key, want in _of_order(row)}
+    transfers = {
+        key: want for row in books.transfers.values() for key, want in _of_transfer(books, row)
+    }
+    withdrawals = dict(_of_withdrawals(books))
+    wanted = orders | transfers | withdrawals
+    return [
+        Check("every row can be read", books.rows, tuple(books.odd[:FAULTS_SHOWN]), len(books.odd)),
+        checked("every set of postings sums to zero", starmap(_zero, books.sets.items())),
+        _all_zero(books),
+        checked("accounts hold what the ledger says", _accounts(books)),
+        checked("orders add up", map(_adds_up, books.orders.values())),
+        checked("orders are booked as they ended", _booked(books, orders)),
+        checked("top-ups and refunds are booked as they ended", _booked(books, transfers)),
+        checked("withdrawals are booked", _booked(books, withdrawals)),
+        checked("every set belongs to something", (_owned(key, wanted) for key in books.sets)),
+        checked("every payment has its operation", _operations(books)),
+        checked("every token that was taken is claimed", _claims(books)),
+        checked("coins have the name of their secret", _names(books)),
+        checked("coins are what the ledger says", _coins(books), _found(books)),
+        checked("coins are held for open orders, and all they paid", _held(books)),
+        checked("change given is the coins sent", _sent(books)),
+        checked("reserved coins are in an operation", _reserved(books), _suspect(books)),
+        checked("everybody can be paid", [_solvent(books)]),
+    ]
+
+
+def _zero(name: str, lines: Lines) -> str | None:
+    total = sum(lines.values())
+    return f"{name} sums to {total} msat" if total else None
+
+
+def _all_zero(books: Books) -> Check:
+    total = sum(sum(lines.values()) for lines in books.sets.values())
+    count = sum(map(len, books.sets.values()))
+    faults = (f"they sum to {total} msat",) if total else ()
+    return Check("all postings sum to zero", count, faults, len(faults))
+
+
+def _accounts(books: Books) -> Iterator[str | None]:
+    known = {
+        account.removeprefix("account:"): -msat
+        for account, msat in books.balances().items()
+        if account.startswith("account:")
+    }
+    for pubkey in sorted(known.keys() | books.accounts.keys()):
+        yield _differs(pubkey, books.accounts.get(pubkey, 0), known.get(pubkey, 0))
+
+
+def _differs(what: str, found: int, wanted: int) -> str | None:
+    return None if found == wanted else f"{what}: {found} msat, the ledger says {wanted}"
+
+
+# the sets that rows call for
+
+
+def _lines(postings: ledger.Postings) -> Lines:
+    return {line.account: line.msat for line in postings}
+
+
+def _split(row: OrderRow) -> Settlement:
+    return Settlement(row.cost_msat, row.change_units, row.credit_msat)
+
+
+def _adds_up(row: OrderRow) -> str | None:
+    """Is every msat that was paid in cost, change or credit, and the cost within the budget?"""
+    if row.state not in ("paying", "paid", "settled", "closed", "refused"):
+        return f"order {row.id} has no known state"
+    parts = (row.cost_msat, row.change_units * row.unit_msat, row.credit_msat)
+    if min(parts) < 0 or row.net_msat < 0:
+        return f"order {row.id} has a negative part"
+    if row.settled and sum(parts) != row.net_msat:
+        return f"order {row.id}: {sum(parts)} msat of {row.net_msat} are accounted for"
+    if not row.settled and any(parts):
+        return f"order {row.id} is {row.state} and has a cost, change or credit"
+    if row.cost_msat > row.budget_msat:
+        return f"order {row.id} cost {row.cost_msat} msat of at most {row.budget_msat}"
+    return None
+
+
+def _of_order(row: OrderRow) -> Iterator[tuple[str, Wanted]]:
+    if row.funding == "account":
+        hold = ledger.account_held(row.id, row.author, row.net_msat)
+        yield f"held:{row.id}", Wanted(_lines(hold))
+    elif row.paid:
+        paid = ledger.token_paid(row.id, row.mint, row.net_msat)
+        yield f"paid:{row.id}", Wanted(_lines(paid))
+    if row.settled:
+        end = ledger.settled(row.id, row.author, _split(row), row.unit_msat)
+        yield f"settled:{row.id}", Wanted(_lines(end))
+    if row.settled and row.change_units:
+        taken = ledger.change_spent(row.id, row.mint, row.change_units * row.unit_msat)
+        yield f"spent:{row.id}", Wanted(_lines(taken), due=False)
+
+
+def _of_transfer(books: Books, row: TransferRow) -> Iterator[tuple[str, Wanted]]:
+    if row.kind == "topup":
+        if row.state == "done":
+            yield (
+                f"topup:{row.id}",
+                Wanted(_lines(ledger.topped_up(row.author, row.mint, row.msat))),
+            )
+        return
+    # What was held is only in the ledger once the row says what was paid out.
+    booked = -books.sets.get(f"held:{row.id}", {}).get(ledger.order(row.id), 0)
+    held = row.msat if row.state == "pending" else booked
+    yield f"held:{row.id}", Wanted(_lines(ledger.account_held(row.id, row.author, held)))
+    if row.state == "pending":
+        return
+    done, operation = row.state == "done", books.operations.get(row.id)
+    fee = operation.fee_msat if done and operation else 0
+    change = row.msat if done else 0
+    refund = ledger.refunded(row.id, row.author, row.mint, held, change, fee)
+    yield f"refund:{row.id}", Wanted(_lines(refund))
+    if done:
+        taken = ledger.change_spent(row.id, row.mint, row.msat)
+        yield f"spent:{row.id}", Wanted(_lines(taken), due=False)
+
+
+def _of_withdrawals(books: Books) -> Iterator[tuple[str, Wanted]]:
+    for row in withdrawals(books):
+        if row.state == "DONE":
+            lines = ledger.withdrawn(row.mint, row.amount_msat, row.fee_msat)
+            yield f"withdrawn:{row.id}", Wanted(_lines(lines))
+
+
+def _booked(books: Books, wanted: Mapping[str, Wanted]) -> Iterator[str | None]:
+    for name, want in wanted.items():
+        lines = books.sets.get(name, {})
+        if lines == want.lines or (not lines and not want.due):
+            yield None
+        else:
+            yield f"{name} is not what its row calls for" if lines else f"{name} is missing"
+
+
+def _owned(name: str, wanted: Mapping[str, Wanted]) -> str | None:
+    return None if name in wanted else f"{name} belongs to nothing"
+
+
+# operations and claims
+
+
+def _operations(books: Books) -> Iterator[str | None]:
+    """Does the mint's side of each payment say what the order or transfer says?"""
+    ends = {"done": "DONE", "pending": "PREPARED", "paying": "PREPARED"}
+    for order in books.orders.values():
+        if order.funding != "account":
+            end = "DONE" if order.paid else ends.get(order.state, "")
+            yield _matches(
+                books, order.id, ("receive", end), order.net_msat if order.paid else None
+            )
+    for row in books.transfers.values():
+        kind = "receive" if row.kind == "topup" else "send"
+        msat = row.msat if row.state == "done" else None
+        if kind == "receive" or row.id in books.operations or row.state == "done":
+            yield _matches(books, row.id, (kind, ends.get(row.state, "")), msat)
+
+
+def _matches(books: Books, op_id: str, wanted: tuple[str, str], net_msat: int | None) -> str | None:
+    operation = books.operations.get(op_id)
+    if operation is None:
+        return f"{op_id} has no operation"
+    kind, end = wanted
+    ended = operation.state == end if end else operation.state in ("REJECTED", "SUSPECT")
+    if operation.kind != kind or not ended:
+        return f"{op_id}: its operation is a {operation.kind} that is {operation.state}"
+    came = operation.amount_msat - (operation.fee_msat if kind == "receive" else 0)
+    if net_msat is not None and came != net_msat:
+        return f"{op_id}: its operation moved {came} msat, not {net_msat}"
+    return None
+
+
+def _claims(books: Books) -> Iterator[str | None]:
+    for row in books.operations.values():
+        if row.kind == "receive" and row.state == "DONE":
+            missing = [y for y in row.ys if books.claims.get((row.mint, y)) != row.id]
+            if not row.ys:
+                yield f"{row.id} took no coins"
+            else:
+                yield f"{row.id}: {len(missing)} coins are not claimed by it" if missing else None
+
+
+# coins
+
+
+def _names(books: Books) -> Iterator[str | None]:
+    for coin in books.coins:
+        yield None if coin.named else f"coin {coin.y} has another secret"
+
+
+def _coins(books: Books) -> Iterator[str | None]:
+    """The rule at the top of this file, per mint."""
+    have: Counter[str] = Counter()
+    for coin in _kept(books):
+        have[coin.mint] += coin.msat
+    have.subtract(_found_msat(books))
+    booked = {
+        account.removeprefix("coins:"): msat
+        for account, msat in books.balances().items()
+        if account.startswith("coins:")
+    }
+    for mint in sorted(have.keys() | booked.keys()):
+        yield _differs(mint, have[mint], booked.get(mint, 0))
+
+
+def _kept(books: Books) -> Iterator[Coin]:
+    """Coins that are not spent, and not the owner's own."""
+    own = {row.id for row in withdrawals(books)}
+    for coin in books.coins:
+        if coin.state != "spent" and not (coin.state == "sent" and coin.owner in own):
+            yield coin
+
+
+def _found_msat(books: Books) -> Counter[str]:
+    found: Counter[str] = Counter()
+    for coin in books.coins:
+        if coin.found:
+            found[coin.mint] += coin.msat
+    return found
+
+
+def _found(books: Books) -> list[str]:
+    return [f"found at {mint}: {msat} msat" for mint, msat in _found_msat(books).items()]
+
+
+def _held(books: Books) -> Iterator[str | None]:
+    held = by_owner(books, "held")
+    due = {
+        row.id: row.net_msat
+        for row in books.orders.values()
+        if row.funding != "account" and row.state == "paid"
+    }
+    for owner in sorted(held.keys() | due.keys()):
+        yield _differs(f"order {owner}", held[owner], due.get(owner, 0))
+
+
+def _sent(books: Books) -> Iterator[str | None]:
+    sent = by_owner(books, "sent")
+    owed = {
+        account.removeprefix("change:"): -msat
+        for account, msat in books.balances().items()
+        if account.startswith("change:")
+    }
+    own = {row.id: row.amount_msat for row in withdrawals(books)}
+    for owner in sorted(sent.keys() | owed.keys()):
+        wanted = own[owner] if owner in own else owed.get(owner, 0)
+        yield _differs(f"change of {owner}", sent[owner], wanted)
+
+
+def _reserved(books: Books) -> Iterator[str | None]:
+    for owner in sorted(by_owner(books, "reserved")):
+        row = books.operations.get(owner)
+        well = row is not None and row.state in ("PREPARED", "SUSPECT")
+        yield None if well else f"coins are reserved for {owner}, which is not under way"
+
+
+def suspect_msat(books: Books) -> Counter[str]:
+    """What is in the books and lost, per mint: inputs of swaps that the mint signed wrongly."""
+    lost: Counter[str] = Counter()
+    for coin in books.coins:
+        row = books.operations.get(coin.owner)
+        if coin.state == "reserved" and row is not None and row.state == "SUSPECT":
+            lost[coin.mint] += coin.msat
+    return lost
+
+
+def _suspect(books: Books) -> list[str]:
+    return [f"lost at {mint}: {msat} msat" for mint, msat in suspect_msat(books).items()]
+
+
+def _solvent(books: Books) -> str | None:
+    """Do coins that are worth something cover accounts, open orders and change?"""
+    have = sum(coin.msat for coin in _kept(books))
+    have -= sum(suspect_msat(books).values())
+    owed = sum(liabilities(books).values())
+    return None if have >= owed else f"{have} msat of coins for {owed} msat of liabilities"

@@ -1,0 +1,290 @@
+"""A provider's rows, read once and made sure of: what an audit and a withdrawal reckon with.
+
+A row that is not what the program writes is listed and left out, so that whatever a disk or a hand
+did to the database, everything after this can rely on types.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final, TypeVar
+
+from nostrllm.core.money import MSAT_PER_SAT, unit_msat
+from nostrllm.crypto.bdhke import y_of
+from nostrllm.errors import NostrllmError
+from nostrllm.ports import Row, Store
+from nostrllm.wire.token import Dleq, Proof
+
+_T = TypeVar("_T")
+
+#: Operations of this prefix are the owner's withdrawals; a client's have the id of a message.
+WITHDRAWAL: Final = "withdraw-"
+
+#: What an odd row does to the code that reads it.
+_ODD: Final = (LookupError, TypeError, ValueError, AttributeError, RecursionError, NostrllmError)
+
+
+@dataclass(frozen=True, slots=True)
+class OrderRow:
+    """What an order says of money, in msat; `unit_msat` is one coin of its change."""
+
+    id: str
+    author: str
+    funding: str
+    state: str
+    mint: str
+    unit_msat: int
+    budget_msat: int
+    net_msat: int
+    cost_msat: int
+    change_units: int
+    credit_msat: int
+
+    @property
+    def settled(self) -> bool:
+        """Is it over, and was it paid?"""
+        return self.state in ("settled", "closed")
+
+    @property
+    def paid(self) -> bool:
+        """Did the money ever come in?"""
+        return self.settled or self.state == "paid"
+
+
+@dataclass(frozen=True, slots=True)
+class TransferRow:
+    """A top-up or a refund."""
+
+    id: str
+    kind: str
+    author: str
+    state: str
+    mint: str
+    msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class Coin:
+    """A proof of ours. `proof` is it as the mint takes it; `named`: its Y is that of its secret."""
+
+    y: str
+    mint: str
+    unit: str
+    msat: int
+    state: str
+    owner: str
+    operation: str
+    proof: Proof
+    named: bool
+
+    @property
+    def found(self) -> bool:
+        """Did it come from a past that the database had lost, so that no posting knows of it?"""
+        return self.operation == "scan" or self.operation.startswith("found:")
+
+
+@dataclass(frozen=True, slots=True)
+class OperationRow:
+    """A request to a mint; `ys` names the coins that a receive took."""
+
+    id: str
+    kind: str
+    state: str
+    mint: str
+    amount_msat: int
+    fee_msat: int
+    ys: tuple[str, ...]
+
+
+@dataclass(slots=True)
+class Books:
+    """Every row that money depends on. `odd` lists those that cannot be read."""
+
+    orders: dict[str, OrderRow] = field(default_factory=dict)
+    transfers: dict[str, TransferRow] = field(default_factory=dict)
+    accounts: dict[str, int] = field(default_factory=dict)
+    sets: dict[str, dict[str, int]] = field(default_factory=dict)
+    coins: list[Coin] = field(default_factory=list)
+    operations: dict[str, OperationRow] = field(default_factory=dict)
+    claims: dict[tuple[str, str], str] = field(default_factory=dict)
+    rows: int = 0
+    odd: list[str] = field(default_factory=list)
+
+    def balances(self) -> dict[str, int]:
+        """Each ledger account's balance in msat; debits are positive, zeros left out."""
+        found: dict[str, int] = {}
+        for lines in self.sets.values():
+            for account, msat in lines.items():
+                found[account] = found.get(account, 0) + msat
+        return {account: msat for account, msat in found.items() if msat}
+
+
+async def read_books(store: Store) -> Books:
+    """Read all of a provider's store. Nothing may write to it meanwhile."""
+    books = Books()
+    for name, table, read in (
+        ("orders_all", "order", _order),
+        ("transfers_all", "transfer", _transfer),
+        ("accounts_all", "account", _account),
+        ("postings_all", "posting", _posting),
+        ("audit_proofs", "coin", _coin),
+        ("audit_operations", "operation", _operation),
+        ("audit_claims", "claim", _claim),
+    ):
+        _take(books, table, await store.read(name), read)
+    return books
+
+
+def _take(
+    books: Books, table: str, rows: Iterable[Row], read: Callable[[Books, Row], None]
+) -> None:
+    for number, row in enumerate(rows, 1):
+        books.rows += 1
+        try:
+            read(books, row)
+        except _ODD:
+            books.odd.append(f"{table} number {number} is not one")
+
+
+def _of(row: Row, name: str, kind: type[_T]) -> _T:
+    value: Any = row[name]
+    if not isinstance(value, kind):
+        raise TypeError(name)
+    return value
+
+
+def _text(row: Row, name: str) -> str:
+    return _of(row, name, str)
+
+
+def _whole(row: Row, name: str) -> int:
+    return _of(row, name, int)
+
+
+def _order(books: Books, row: Row) -> None:
+    net = _whole(row, "net_msat")
+    unit = _text(row, "unit")
+    books.orders[_text(row, "id")] = OrderRow(
+        **{name: _text(row, name) for name in ("id", "author", "funding", "state", "mint")},
+        unit_msat=unit_msat(unit) if unit else MSAT_PER_SAT,
+        budget_msat=max(0, min(_whole(row, "ceiling_msat") - _whole(row, "fee_msat"), net)),
+        net_msat=net,
+        cost_msat=_whole(row, "cost_msat"),
+        change_units=_whole(row, "change_units"),
+        credit_msat=_whole(row, "credit_msat"),
+    )
+
+
+def _transfer(books: Books, row: Row) -> None:
+    unit_msat(_text(row, "unit"))
+    books.transfers[_text(row, "id")] = TransferRow(
+        **{name: _text(row, name) for name in ("id", "kind", "author", "state", "mint")},
+        msat=_whole(row, "msat"),
+    )
+
+
+def _account(books: Books, row: Row) -> None:
+    books.accounts[_text(row, "pubkey")] = _whole(row, "balance_msat")
+
+
+def _posting(books: Books, row: Row) -> None:
+    _whole(row, "at")
+    lines = books.sets.setdefault(_text(row, "set_id"), {})
+    lines[_text(row, "account")] = _whole(row, "msat")
+
+
+def _coin(books: Books, row: Row) -> None:
+    unit, secret, amount = _text(row, "unit"), _text(row, "secret"), _whole(row, "amount")
+    dleq = Dleq(*(_text(row, name) for name in ("dleq_e", "dleq_s", "dleq_r")))
+    names = ("y", "mint", "state", "owner", "operation")
+    books.coins.append(
+        Coin(
+            **{name: _text(row, name) for name in names},
+            unit=unit,
+            msat=amount * unit_msat(unit),
+            proof=Proof(_text(row, "keyset_id"), amount, secret, _text(row, "c"), dleq),
+            named=row["state"] == "spent" or y_of(secret) == row["y"],
+        )
+    )
+
+
+def _operation(books: Books, row: Row) -> None:
+    worth = unit_msat(_text(row, "unit"))
+    taken: tuple[str, ...] = ()
+    if row["body"]:
+        taken = tuple(y_of(coin["secret"]) for coin in json.loads(_text(row, "body"))["inputs"])
+    books.operations[_text(row, "id")] = OperationRow(
+        **{name: _text(row, name) for name in ("id", "kind", "state", "mint")},
+        amount_msat=_whole(row, "amount") * worth,
+        fee_msat=_whole(row, "fee") * worth,
+        ys=taken,
+    )
+
+
+def _claim(books: Books, row: Row) -> None:
+    books.claims[_text(row, "mint"), _text(row, "y")] = _text(row, "owner")
+
+
+# reckoned from them
+
+
+def withdrawals(books: Books) -> Iterator[OperationRow]:
+    """The owner's withdrawals, in any state."""
+    for row in books.operations.values():
+        if row.id.startswith(WITHDRAWAL) and row.kind == "send":
+            yield row
+
+
+def by_owner(books: Books, state: str) -> Counter[str]:
+    """The msat in this state for each owner."""
+    found: Counter[str] = Counter()
+    for coin in books.coins:
+        if coin.state == state:
+            found[coin.owner] += coin.msat
+    return found
+
+
+def liabilities(books: Books) -> dict[str, int]:
+    """What we owe in msat by kind: accounts, open orders and refunds, change not yet spent."""
+    kinds = {"account": 0, "order": 0, "change": 0}
+    for name, msat in books.balances().items():
+        kind = name.partition(":")[0]
+        if kind in kinds:
+            kinds[kind] -= msat
+    return kinds
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What there is, in msat; `coins` by (mint, unit) and state."""
+
+    orders: Mapping[str, int]
+    earned_msat: int
+    fees_msat: int
+    withdrawn_msat: int
+    owed_msat: Mapping[str, int]
+    coins: Mapping[tuple[str, str], Mapping[str, int]]
+    open_operations: tuple[str, ...]
+
+
+def summary(books: Books) -> Summary:
+    """The books in short."""
+    balances = books.balances()
+    coins: dict[tuple[str, str], Counter[str]] = {}
+    for coin in books.coins:
+        if coin.state != "spent":
+            coins.setdefault((coin.mint, coin.unit), Counter())[coin.state] += coin.msat
+    return Summary(
+        orders=dict(Counter(row.state for row in books.orders.values())),
+        earned_msat=-balances.get("income", 0),
+        fees_msat=balances.get("fees", 0),
+        withdrawn_msat=balances.get("owner", 0),
+        owed_msat=liabilities(books),
+        coins={where: dict(states) for where, states in coins.items()},
+        open_operations=tuple(
+            row.id for row in books.operations.values() if row.state == "PREPARED"
+        ),
+    )
