@@ -45,7 +45,7 @@ class Brake:
             self._move(when_s)
 
     def _move(self, when_s: float | None) -> None:
-        if self._timeout is not None:
+        if self._timeout is not None and not self._timeout.expired():
             loop = asyncio.get_running_loop()
             when = None if when_s is None else loop.time() + max(0.0, when_s - self._now_s())
             self._timeout.reschedule(when)
@@ -56,9 +56,12 @@ class Brake:
         loop = asyncio.get_running_loop()
         wait_s = 0.0 if self.ending == "cancelled" else first_token_by_s - self._now_s()
         self.ending = self.ending or "deadline"
-        async with asyncio.timeout_at(loop.time() + max(0.0, wait_s)) as self._timeout:
-            yield
-        self._timeout = None
+        self._timeout = asyncio.timeout_at(loop.time() + max(0.0, wait_s))
+        async with self._timeout:
+            try:
+                yield
+            finally:
+                self._timeout = None  # a cancel may come later, while the order is settled
 
 
 @dataclass(slots=True)

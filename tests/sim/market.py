@@ -1,0 +1,292 @@
+"""One run: a provider who crashes, people who buy, faults for a while, then peace and checks."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import json
+import random
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import structlog
+
+from nostrllm.ports import Engine, Mints, Store
+from nostrllm.provider.daemon import Daemon
+from nostrllm.provider.shop import Model, Shop, World
+from nostrllm.purse import Purse
+from nostrllm.wire.announcement import ModelOffer, Price
+from tests.sim.check import Books, violations
+from tests.sim.clients import Person, Program
+from tests.sim.engine import SimEngine
+from tests.sim.keys import SimKeyring
+from tests.sim.life import Life
+from tests.sim.loop import SimClock, SimLoop
+from tests.sim.mint import URL, MintLine, MintLines, SimMint
+from tests.sim.network import RELAYS, Network, SimRelays
+from tests.sim.store import Disk, SimStore
+from tests.sim.weather import Weather
+
+QUIET_S_MAX: Final = 3_600.0
+
+CHANCES: Final = {
+    "loss": 0.3,
+    "replay": 0.5,
+    "replay_stored": 0.2,
+    "delay": 0.1,
+    "lost_before": 0.15,
+    "lost_after": 0.2,
+    "slow_mint": 0.15,
+    "engine_slow": 0.15,
+    "engine_hangs": 0.05,
+    "engine_fails": 0.1,
+    "engine_empty": 0.05,
+    "engine_dies": 0.03,
+    "engine_uncounted": 0.2,
+    "engine_verbose": 0.2,
+}
+
+SHOP: Final = Shop(
+    name="Stall",
+    relays=RELAYS,
+    mints=(URL,),
+    models=(
+        Model(
+            ModelOffer(
+                id="m",
+                context=2_048,
+                max_tokens=64,
+                parameters=["max_tokens"],
+                price=Price(input=20_000_000, output=60_000_000, request=1_000),
+            ),
+            "m",
+        ),
+    ),
+    slots=2,
+    queue_max=16,
+    letters_per_minute_max=100_000,
+    drain_s=10.0,
+)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the provider is made of; a mutant has another one somewhere."""
+
+    daemon: type[Daemon] = Daemon
+    purse: type[Purse] = Purse
+    sql: Mapping[str, str] = field(default_factory=dict)
+    late_units: int = 0
+    store: Callable[[Store], Store] = lambda store: store
+    mints: Callable[[Mints], Mints] = lambda mints: mints
+    engine: Callable[[Engine], Engine] = lambda engine: engine
+
+
+@dataclass(frozen=True)
+class Report:
+    """How a run ended. `digest` names its history."""
+
+    seed: int
+    violations: tuple[str, ...]
+    digest: str
+    boundaries: int
+    lives: int
+    states: Mapping[str, int]
+    virtual_s: float
+
+
+def simulate(seed: int, parts: Parts | None = None) -> Report:
+    """Run one seed."""
+    before = random.getstate()
+    random.seed(seed)  # jitter of the purse's pauses
+    try:
+        told = structlog.processors.format_exc_info
+        with structlog.testing.capture_logs([told]) as logs, _loop(seed) as runner:
+            return runner.run(_Run(seed, parts or Parts(), logs).run())
+    finally:
+        random.setstate(before)
+
+
+@contextlib.contextmanager
+def _loop(seed: int) -> Iterator[asyncio.Runner]:
+    with asyncio.Runner(loop_factory=lambda: SimLoop(f"{seed}:loop")) as runner:
+        yield runner
+
+
+class _Run:
+    def __init__(self, seed: int, parts: Parts, logs: list[Any]) -> None:
+        self._seed = seed
+        self._parts = parts
+        self._logs = logs
+        self._rng = self._stream("plan")
+        severity = self._rng.choice((0.0, 0.4, 1.0, 1.0))
+        chances = {name: chance * severity for name, chance in CHANCES.items()}
+        self._weather = Weather(self._stream("weather"), chances)
+        self._mint = SimMint(self._rng.choice((0, 100, 100, 1_000)))
+        self._network = Network(self._weather, self._stream("network"))
+        self._disk = Disk(parts.sql, parts.late_units)
+        self._clock = SimClock()
+        self._keyring = SimKeyring(self._clock, self._stream("keys"))
+        self._identity = self._keyring.signer()
+        self._wallet_seed = self._rng.randbytes(64)
+        self._runs: Counter[str] = Counter()
+        self._lives: list[Life] = []
+        self._stop = asyncio.Event()
+        self._daemon: Daemon | None = None
+        self._is_healed = False
+        self._is_ending = False
+
+    def _stream(self, name: str) -> random.Random:
+        return random.Random(f"{self._seed}:{name}")
+
+    async def run(self) -> Report:
+        loop = asyncio.get_running_loop()
+        begun = loop.time()
+        clients = self._clients()
+        async with asyncio.TaskGroup() as group:
+            provider = group.create_task(self._provide())
+            listening = [group.create_task(client.listen()) for client in clients]
+            acting = [group.create_task(c.act(self._identity.pubkey)) for c in clients]
+            await self._storm()
+            waits = await self._until_quiet(acting)
+            for client in clients:
+                client.melt_what_is_left()
+            assert self._daemon is not None
+            await self._daemon.recovery.book_spent_change()
+            self._is_ending = True
+            self._stop.set()
+            for task in acting + listening:
+                task.cancel()
+            await provider
+        books = Books(self._disk, self._mint, clients, self._runs, self._logs)
+        found = [*waits, *violations(books)]
+        report = self._report(found, loop.time() - begun)
+        self._disk.close()
+        return report
+
+    def _clients(self) -> list[Program | Person]:
+        rng = self._rng
+        programs = [f"p{n}" for n in range(rng.randrange(1, 4))]
+        persons = [f"h{n}" for n in range(rng.randrange(0, 3))]
+        common = (self._mint, self._network, self._keyring)
+        return [
+            *(Program(name, *common, self._stream(name)) for name in programs),
+            *(Person(name, *common, self._stream(name)) for name in persons),
+        ]
+
+    # the provider
+
+    async def _provide(self) -> None:
+        crashes = self._rng.choice((0, 1, 2, 3, 5))
+        while not self._is_ending:
+            crash_at = None
+            if len(self._lives) < crashes and not self._is_healed:
+                crash_at = self._rng.randrange(1, self._rng.choice((60, 200, 500)))
+            life = Life(crash_at, self._stream(f"life {len(self._lives)}"))
+            self._lives.append(life)
+            await self._live(life)
+            if life.over.is_set():
+                await asyncio.sleep(self._rng.uniform(0, 40))
+
+    async def _live(self, life: Life) -> None:
+        self._stop = asyncio.Event()
+        over = asyncio.ensure_future(life.over.wait())
+        running = asyncio.ensure_future(self._process(life))
+        life.tasks.append(running)
+        await asyncio.wait((over, running), return_when=asyncio.FIRST_COMPLETED)
+        over.cancel()
+        if life.over.is_set():
+            await life.bury()
+            self._disk.crash()
+        else:
+            life.dead = True
+            await running
+
+    async def _process(self, life: Life) -> None:
+        life.begin()
+        parts = self._parts
+        store = parts.store(SimStore(self._disk, life))
+        mints = parts.mints(MintLines(MintLine(self._mint, life, self._weather)))
+        engine = SimEngine(life, self._weather, life.rng, self._runs)
+        world = World(
+            relays=SimRelays(self._network, "provider", life),
+            keyring=self._keyring,
+            identity=self._identity,
+            store=store,
+            purse=parts.purse(store, mints, self._clock, self._wallet_seed),
+            mints=mints,
+            engine=parts.engine(engine),
+            clock=self._clock,
+        )
+        self._daemon = parts.daemon(world, SHOP, seed=self._wallet_seed, nprofile="nprofile1x")
+
+        async def ready() -> None:
+            life.ready = True
+
+        await self._daemon.run(self._stop, ready)
+
+    # time
+
+    async def _storm(self) -> None:
+        """Faults that last a while, and a clean restart now and then, until all is healed."""
+        rng = self._rng
+        until = asyncio.get_running_loop().time() + rng.uniform(150, 400)
+        lines = [f"provider>{url}" for url in RELAYS]
+        while (now := asyncio.get_running_loop().time()) < until:
+            await asyncio.sleep(min(until - now, rng.uniform(5, 60)))
+            match rng.randrange(8):
+                case 0:
+                    self._weather.take_down(URL, rng.uniform(5, 180))
+                case 1:
+                    self._weather.take_down(rng.choice(RELAYS), rng.uniform(1, 60))
+                case 2:
+                    for line in lines:
+                        self._weather.take_down(line, rng.uniform(1, 60))
+                case 3:
+                    self._stop.set()
+        self._is_healed = True
+        self._weather.heal()
+        for life in self._lives:
+            life.crash_at = None
+        if rng.random() < 0.5:
+            self._stop.set()
+
+    async def _until_quiet(self, acting: list[asyncio.Task[None]]) -> list[str]:
+        until = asyncio.get_running_loop().time() + QUIET_S_MAX
+        while asyncio.get_running_loop().time() < until:
+            await asyncio.sleep(10.0)
+            is_up = self._lives[-1].ready and not self._lives[-1].dead and not self._stop.is_set()
+            if is_up and all(task.done() for task in acting) and not self._disk_waits():
+                return []
+        waiting = [f"{len([task for task in acting if not task.done()])} clients"]
+        return [f"never quiet: {', '.join(self._disk_waits() + waiting)}"]
+
+    def _disk_waits(self) -> list[str]:
+        found = {
+            "orders": "SELECT id FROM orders WHERE state NOT IN ('closed', 'refused')",
+            "transfers": "SELECT id FROM transfer WHERE state = 'pending'",
+            "letters": "SELECT id FROM outbox WHERE state = 'waiting'",
+            "operations": "SELECT id FROM operation WHERE state = 'PREPARED'",
+        }
+        counts = {name: len(self._disk.table(sql)) for name, sql in found.items()}
+        return [f"{count} {name}" for name, count in counts.items() if count]
+
+    def _report(self, found: list[str], virtual_s: float) -> Report:
+        columns = "id, state, net_msat, cost_msat, change_units, credit_msat, code, updated_at"
+        orders = self._disk.table(f"SELECT {columns} FROM orders ORDER BY id")
+        accounts = self._disk.table("SELECT * FROM account ORDER BY pubkey")
+        boundaries = [life.boundaries for life in self._lives]
+        totals = [self._mint.issued, self._mint.melted, self._mint.fees]
+        history = json.dumps([orders, accounts, boundaries, totals, virtual_s], default=str)
+        return Report(
+            seed=self._seed,
+            violations=tuple(found),
+            digest=hashlib.sha256(history.encode()).hexdigest()[:16],
+            boundaries=sum(boundaries),
+            lives=len(self._lives),
+            states=Counter(f"{row['state']} {row['code']}".strip() for row in orders),
+            virtual_s=virtual_s,
+        )

@@ -1,0 +1,252 @@
+"""Providers with one mistake each, of the sort that loses money: the simulation must find them."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any, Final
+
+from nostrllm.core.order import Order
+from nostrllm.errors import MintRefused, OutcomeUnknown
+from nostrllm.ports import Delta, Engine, Keyset, Mint, MintQuote, Mints, Row, Store, Write
+from nostrllm.provider.admit import Admission, Wish
+from nostrllm.provider.daemon import Daemon
+from nostrllm.provider.recover import Recovery
+from nostrllm.provider.ticket import Job
+from nostrllm.purse import Outcome, Purse, Then
+from nostrllm.purse.operation import mark, nothing
+from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof
+from tests.sim.market import Parts
+
+Change = Callable[[Write], Write | None]
+
+
+class ChangedStore:
+    """A store that changes some writes, or leaves them out."""
+
+    def __init__(self, store: Store, change: Change) -> None:
+        self._store = store
+        self._change = change
+
+    async def commit(self, *writes: Write) -> list[list[Row]]:
+        """See ports.Store."""
+        changed = [self._change(write) for write in writes]
+        rows = iter(await self._store.commit(*(write for write in changed if write)))
+        return [next(rows) if write else [] for write in changed]
+
+    async def read(self, name: str, /, **values: Any) -> list[Row]:
+        """See ports.Store."""
+        return await self._store.read(name, **values)
+
+
+def _without(*names: str) -> Parts:
+    def leave_out(write: Write) -> Write | None:
+        return None if write.name in names else write
+
+    return Parts(store=lambda store: ChangedStore(store, leave_out))
+
+
+class OpenChangePurse(Purse):
+    """Change goes out and stays ours to spend."""
+
+    def mark(
+        self, proofs: Sequence[Proof], from_state: str, to_state: str, owner: str
+    ) -> list[Write]:
+        """Never `sent`."""
+        if to_state == "sent":
+            return mark(proofs, from_state, "free", "")
+        return mark(proofs, from_state, to_state, owner)
+
+
+class HastyPurse(Purse):
+    """What the mint did not answer was not done."""
+
+    async def run(self, op_id: str, then: Then = nothing) -> Outcome:
+        """An outcome that is not known is told as a refusal."""
+        outcome = await super().run(op_id, then)
+        if outcome.state != "PREPARED":
+            return outcome
+        values = {name.name: getattr(outcome, name.name) for name in fields(Outcome)}
+        refused = Outcome(**{**values, "state": "REJECTED", "code": "payment-mint-unreachable"})
+        finish = {"id": op_id, "state": "REJECTED", "code": refused.code, "note": ""}
+        write = Write("operation_finish", {**finish, "finished_at": 0.0}, rows=1)
+        await self._till.store.commit(write, *then(refused))
+        return refused
+
+
+class ForgetfulMint:
+    """A mint whose memory of signatures is not asked for."""
+
+    def __init__(self, mint: Mint) -> None:
+        self._mint = mint
+
+    @property
+    def url(self) -> str:
+        """See ports.Mint."""
+        return self._mint.url
+
+    async def info(self) -> Mapping[str, Any]:
+        """See ports.Mint."""
+        return await self._mint.info()
+
+    async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
+        """See ports.Mint."""
+        return await self._mint.keysets(refresh=refresh)
+
+    async def swap(
+        self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
+    ) -> list[BlindSignature]:
+        """See ports.Mint."""
+        return await self._mint.swap(inputs, outputs)
+
+    async def restore(
+        self, outputs: Sequence[BlindedMessage]
+    ) -> list[tuple[BlindedMessage, BlindSignature]]:
+        """Nothing."""
+        return []
+
+    async def states(self, ys: Sequence[str]) -> list[str]:
+        """See ports.Mint."""
+        return await self._mint.states(ys)
+
+    async def quote_mint(self, amount: int, unit: str) -> MintQuote:
+        """See ports.Mint."""
+        raise OutcomeUnknown
+
+    async def mint_quote(self, quote: str) -> MintQuote:
+        """See ports.Mint."""
+        raise OutcomeUnknown
+
+    async def mint(self, quote: str, outputs: Sequence[BlindedMessage]) -> list[BlindSignature]:
+        """See ports.Mint."""
+        raise MintRefused(20001, "the invoice is not paid")
+
+
+class ForgetfulMints:
+    """ports.Mints of them."""
+
+    def __init__(self, mints: Mints) -> None:
+        self._mints = mints
+
+    def at(self, url: str) -> ForgetfulMint:
+        """See ports.Mints."""
+        return ForgetfulMint(self._mints.at(url))
+
+
+class UncappedOrder(Order):
+    """An order that costs what it costs."""
+
+    @property
+    def budget_msat(self) -> int:
+        """All the money in the world."""
+        return 1 << 60
+
+
+class UncappedAdmission(Admission):
+    """Admits orders without a ceiling."""
+
+    async def admit(self, wish: Wish) -> Job:
+        """See Admission; only the settlement is uncapped."""
+        job = await super().admit(wish)
+        order = job.ticket.order
+        values = {name.name: getattr(order, name.name) for name in fields(Order)}
+        return job.with_order(UncappedOrder(**values))
+
+
+class UncappedDaemon(Daemon):
+    """Sells without a ceiling."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._admission = UncappedAdmission(self._world, self._shop, self.announcer)
+
+
+class EagerRecovery(Recovery):
+    """Finishes orders that are being worked on."""
+
+    def _is_due(self, row_id: str) -> bool:
+        return True
+
+
+class EagerDaemon(Daemon):
+    """Recovers what needs no recovery."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.recovery = EagerRecovery(self._world, self._counter, self._settler, self._accounts)
+
+
+class LazyRecovery(Recovery):
+    """Leaves what a crash left."""
+
+    async def sweep(self) -> int:
+        """Nothing."""
+        return 0
+
+
+class LazyDaemon(Daemon):
+    """Recovers nothing."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.recovery = LazyRecovery(self._world, self._counter, self._settler, self._accounts)
+
+
+class RepeatingEngine:
+    """Asks the model anew when it fails, without asking whether anybody pays twice."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+
+    async def models(self) -> list[str]:
+        """See ports.Engine."""
+        return await self._engine.models()
+
+    async def health(self) -> None:
+        """See ports.Engine."""
+
+    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
+        """Twice the same answer."""
+        for _ in range(2):
+            async for delta in self._engine.stream(body):
+                yield delta
+
+
+#: Settling is guarded by the order's state, the key of a posting, and the coins' state.
+_SETTLED_ALWAYS: Final = """
+UPDATE orders SET state = 'settled', cost_msat = :cost_msat, change_units = :change_units,
+    credit_msat = :credit_msat, receipt = :receipt, code = :code, updated_at = :at
+WHERE id = :id
+"""
+_POSTED_TWICE: Final = """
+INSERT INTO posting (set_id, account, msat, at) VALUES (:set_id, :account, :msat, :at)
+ON CONFLICT (set_id, account) DO UPDATE SET msat = posting.msat + excluded.msat
+"""
+_STAYS_PAID: Final = """
+UPDATE orders SET state = 'paid', cost_msat = :cost_msat, change_units = :change_units,
+    credit_msat = :credit_msat, receipt = :receipt, code = :code, updated_at = :at
+WHERE id = :id AND state = 'paid'
+"""
+_NEVER_KNOWN: Final = "SELECT wrap FROM heard WHERE id = :id AND id = ''"
+_OVERDRAWN: Final = """
+UPDATE account SET seq = seq + 1 WHERE pubkey = :pubkey AND balance_msat >= :msat
+"""
+
+MUTANTS: Final[dict[str, Parts]] = {
+    "commit not safe before the mint is asked": Parts(late_units=2),
+    "coins not claimed": _without("claim_insert"),
+    "settled twice": Parts(
+        daemon=EagerDaemon, sql={"order_settled": _SETTLED_ALWAYS, "posting_insert": _POSTED_TWICE}
+    ),
+    "change given and kept": Parts(purse=OpenChangePurse),
+    "paid back after it was settled": Parts(sql={"order_settled": _STAYS_PAID}),
+    "no budget cap": Parts(daemon=UncappedDaemon),
+    "remainder not credited": _without("account_add"),
+    "duplicates accepted": Parts(sql={"known_wrap": _NEVER_KNOWN}),
+    "reply not stored with the money": _without("outbox_insert"),
+    "unknown taken for no": Parts(purse=HastyPurse),
+    "signatures not restored": Parts(mints=ForgetfulMints),
+    "no recovery": Parts(daemon=LazyDaemon),
+    "hold not taken from the account": Parts(sql={"account_take": _OVERDRAWN}),
+    "model asked twice": Parts(engine=RepeatingEngine),
+}

@@ -1,0 +1,136 @@
+"""ports.Store on a database in memory, which is the disk that survives a crash."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from functools import cache
+from typing import Any
+
+from nostrllm.adapters.sql_file import Statement, read_part, statements_of
+from nostrllm.errors import LocalError
+from nostrllm.ports import Conflict, Row, Write
+from tests.sim.life import Life
+
+
+@cache
+def _statements() -> Mapping[str, Statement]:
+    return statements_of([read_part("purse"), read_part("provider")])
+
+
+@cache
+def _empty() -> bytes:
+    connection = sqlite3.connect(":memory:", isolation_level=None)
+    for part in (read_part("purse"), read_part("provider")):
+        for sql in (sql for migration in part.migrations for sql in migration):
+            connection.execute(sql)
+    image = connection.serialize()
+    connection.close()
+    return image
+
+
+class Disk:
+    """The rows, and the SQL to reach them; `sql` replaces statements by name.
+
+    `late_units`: so many units are acknowledged before they are safe, which no store may do.
+    """
+
+    def __init__(self, sql: Mapping[str, str] | None = None, late_units: int = 0) -> None:
+        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        self._connection.deserialize(_empty())
+        self._connection.row_factory = sqlite3.Row
+        self._late_units = late_units
+        self._unsafe = 0
+        self.statements = dict(_statements())
+        for name, text in (sql or {}).items():
+            old = self.statements[name]
+            self.statements[name] = Statement(name, text, old.parameters, old.gives_rows)
+
+    def close(self) -> None:
+        """Forget everything."""
+        self._connection.close()
+
+    def crash(self) -> None:
+        """What was not safe is gone."""
+        if self._connection.in_transaction:
+            self._connection.rollback()
+        self._unsafe = 0
+
+    def unit(self, writes: tuple[Write, ...]) -> list[list[Row]]:
+        """All writes or none. Raises Conflict."""
+        connection = self._connection
+        if not connection.in_transaction:
+            connection.execute("BEGIN")
+        connection.execute("SAVEPOINT unit")
+        try:
+            rows = [self._run(write) for write in writes]
+        except Exception:
+            connection.execute("ROLLBACK TO unit")
+            connection.execute("RELEASE unit")
+            self._make_safe(0)
+            raise
+        connection.execute("RELEASE unit")
+        self._make_safe(1)
+        return rows
+
+    def _make_safe(self, units: int) -> None:
+        self._unsafe += units
+        if self._unsafe > self._late_units:
+            self._unsafe = 0
+        if not self._unsafe:
+            self._connection.commit()
+
+    def _run(self, write: Write) -> list[Row]:
+        statement = self.statement(write.name, write.values)
+        try:
+            cursor = self._connection.execute(statement.sql, dict(write.values))
+            rows: list[Row] = [dict(row) for row in cursor.fetchall()]
+        except sqlite3.IntegrityError:
+            raise Conflict(write.name) from None
+        count = len(rows) if statement.gives_rows else cursor.rowcount
+        if write.rows not in (None, count):
+            raise Conflict(write.name)
+        return rows
+
+    def rows(self, name: str, /, **values: Any) -> list[Row]:
+        """The rows of a named SELECT."""
+        statement = self.statement(name, values)
+        return [dict(row) for row in self._connection.execute(statement.sql, values)]
+
+    def table(self, sql: str) -> list[Row]:
+        """The rows of any SELECT; for the checks at the end."""
+        return [dict(row) for row in self._connection.execute(sql)]
+
+    def statement(self, name: str, values: Mapping[str, Any]) -> Statement:
+        """The statement, all of whose parameters are there. Raises LocalError."""
+        statement = self.statements.get(name)
+        if statement is None:
+            raise LocalError(f"no SQL statement is called {name!r}")
+        if missing := statement.parameters - values.keys():
+            raise LocalError(f"{name} lacks {', '.join(sorted(missing))}")
+        return statement
+
+
+class SimStore:
+    """ports.Store for one life of the process."""
+
+    def __init__(self, disk: Disk, life: Life) -> None:
+        self._disk = disk
+        self._life = life
+
+    async def commit(self, *writes: Write) -> list[list[Row]]:
+        """See ports.Store."""
+        for write in writes:
+            self._disk.statement(write.name, write.values)
+        self._life.boundary()
+        await self._life.pause(0.03)
+        rows = self._disk.unit(writes)
+        self._life.boundary()
+        await self._life.pause(0.01)
+        return rows
+
+    async def read(self, name: str, /, **values: Any) -> list[Row]:
+        """See ports.Store."""
+        self._life.check()
+        await self._life.pause(0.002)
+        return self._disk.rows(name, **values)

@@ -1,0 +1,34 @@
+"""What goes wrong, how often, and until when."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Mapping
+
+
+class Weather:
+    """How bad things are: the chance of each fault, and what is down until when."""
+
+    def __init__(self, rng: random.Random, chances: Mapping[str, float]) -> None:
+        self._rng = rng
+        self._chances = dict(chances)
+        self._down: dict[str, float] = {}
+
+    def draw(self, fault: str) -> bool:
+        """Does it happen now?"""
+        chance = self._chances.get(fault, 0.0)
+        return chance > 0 and self._rng.random() < chance
+
+    def take_down(self, what: str, seconds: float) -> None:
+        """A relay, a mint, or a line to one is gone for a while."""
+        self._down[what] = asyncio.get_running_loop().time() + seconds
+
+    def is_down(self, what: str) -> bool:
+        """Is it gone?"""
+        return self._down.get(what, 0.0) > asyncio.get_running_loop().time()
+
+    def heal(self) -> None:
+        """Nothing fails from now on."""
+        self._chances.clear()
+        self._down.clear()
