@@ -7,6 +7,7 @@ contradicts an earlier one is kept as evidence and not believed.
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -111,8 +112,8 @@ class Statements:
             bargain = other.bargain
             if bargain is None or (bargain.pay != "account" and bargain.what != "refund"):
                 continue
-            counted = bargain.seq < since.seq and bargain.deadline + LATE_S < purchase.created_at
-            if not counted:
+            over = bargain.seq < since.seq and bargain.deadline + LATE_S < purchase.created_at
+            if not over and _seq_at_end(bargain, other) > since.seq:
                 held += bargain.ceiling_msat if bargain.what == "order" else since.balance_msat
         return held
 
@@ -125,6 +126,17 @@ class Statements:
             "at": self._world.square.now_s(),
         }
         await self._world.store.commit(Write("statement_dispute", values))
+
+
+def _seq_at_end(bargain: Bargain, purchase: Purchase) -> float:
+    """From which statement on all that a purchase did to the account is in; infinite if unknown."""
+    if purchase.state not in ("late", "done") or purchase.reply is None:
+        return math.inf
+    try:
+        _, statement = account_statement(bargain.provider, bargain.buyer, purchase.reply.statement)
+    except RemoteError:
+        return math.inf
+    return statement.seq
 
 
 def _gain_msat(bargain: Bargain, reply: Result | Answer) -> int | None:

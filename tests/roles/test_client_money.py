@@ -234,8 +234,11 @@ async def test_what_an_account_order_takes_is_its_cost(
         bird.manners.swallow_msat = 5_000
         result = await client.ask("?", provider=bird.pubkey, pay="account").done()
         assert result.breaches == ("balance-short",)
+        assert (await client.topup(bird.pubkey, 10)).breaches == ("balance-short",)
+        bird.manners.swallow_msat = 0
+        assert (await client.topup(bird.pubkey, 10)).breaches == ()
         disputes = await client._world.store.read("dispute_list")
-        assert [row["provider"] for row in disputes] == [bird.pubkey]
+        assert [row["provider"] for row in disputes] == [bird.pubkey] * 2
 
 
 async def test_a_top_up_or_refund_that_does_not_add_up_is_told(
