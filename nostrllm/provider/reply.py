@@ -222,8 +222,10 @@ class Letterbox:
         """
         try:
             writes = []
-            for row in await self._world.store.read("outbox_waiting", owner=owner):
+            rows = await self._world.store.read("outbox_waiting", owner=owner)
+            for position, row in enumerate(rows):
                 if not await self._publish(row):
+                    await self._copy_to_own(rows[position:])
                     pause = min(RETRY_S_MAX, 2 ** min(10, 1 + int(row["tries"])))
                     later = {"owner": owner, "next_at": self._world.now_s() + pause}
                     writes.append(Write("outbox_later", later))
@@ -239,11 +241,16 @@ class Letterbox:
 
     async def _publish(self, row: Row) -> bool:
         event = parse_event(json.loads(row["event"]))
-        relays = json.loads(row["relays"])
-        published = await self._world.relays.publish(event, to=relays)
+        published = await self._world.relays.publish(event, to=json.loads(row["relays"]))
         if not published.ok:
             log.warning("reply_not_taken", owner=str(row["owner"])[:16], tries=row["tries"])
-        if not published.ok and relays and row["tries"] == OWN_RELAYS_AT_TRY:
-            # The relays he named may be gone for good; it still counts as waiting for them.
-            await self._world.relays.publish(event)
         return bool(published.ok)
+
+    async def _copy_to_own(self, rows: Sequence[Row]) -> None:
+        """Publish letters on our own relays too, once: those he named may be gone for good.
+
+        They still count as waiting for his.
+        """
+        for row in rows:
+            if row["tries"] == OWN_RELAYS_AT_TRY and json.loads(row["relays"]):
+                await self._world.relays.publish(parse_event(json.loads(row["event"])))

@@ -22,7 +22,9 @@ class Wire:
     path: str = ""
 
     async def send(self, data: bytes) -> None:
-        """Raw bytes."""
+        """Raw bytes. Raises ConnectionResetError once the client has hung up."""
+        if self.writer.is_closing():
+            raise ConnectionResetError
         self.writer.write(data)
         await self.writer.drain()
 

@@ -42,6 +42,10 @@ def compact(value: Any) -> str:
     return json.dumps(value, separators=(",", ":"), ensure_ascii=False)
 
 
+def canonical(value: Any) -> str:
+    return json.dumps(value, separators=(",", ":"), ensure_ascii=False, sort_keys=True)
+
+
 def sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
@@ -89,7 +93,7 @@ class Stranger:
         [page] = await self.fetch(kinds=[38424], authors=[provider])
         assert tag(page, "d")[1] == tag(announcement, "d")[1] + "/0"
         content = json.loads(page["content"])
-        root = sha256("".join(compact(model) + "\n" for model in content["models"]))
+        root = sha256("".join(canonical(model) + "\n" for model in content["models"]))
         assert root == content["root"] == tag(announcement, "prices")[2]
         return content["models"][0], page["id"]
 
@@ -226,5 +230,5 @@ def proved(result: dict[str, Any], stranger: Stranger, provider: str) -> None:
     assert (receipt["kind"], receipt["pubkey"]) == (25423, provider)
     content = json.loads(receipt["content"])
     assert content["c"] == stranger.commitment
-    assert content["details"] == sha256(compact(result["details"]))
+    assert content["details"] == sha256(canonical(result["details"]))
     assert content["amount_msat"] == 1 << (result["cost_msat"] - 1).bit_length()
