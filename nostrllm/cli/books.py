@@ -15,10 +15,25 @@ from nostrllm.cli.configured import CONFIG
 from nostrllm.cli.terminal import plain_line, print_json, print_table
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
+    from typing import Any, TypeVar
+
     from nostrllm.ports import Row
     from nostrllm.provider.audit import Check
     from nostrllm.provider.books import Summary
     from nostrllm.service.audit import Audit
+
+    T = TypeVar("T")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """The result of `work`; stdout belongs to that, so what is logged goes to stderr."""
+    import asyncio
+
+    from nostrllm.service.logs import setup
+
+    setup("warning", console=True, stream=sys.stderr)
+    return asyncio.run(work)
 
 
 @click.command()
@@ -27,14 +42,12 @@ if TYPE_CHECKING:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def audit(config_path: Path, offline: bool, as_json: bool) -> None:
     """Prove the books and the coins of a stopped provider; exit code 1 on any difference."""
-    import asyncio
-
     from nostrllm.cli.report import failing
     from nostrllm.service.audit import audit_provider
     from nostrllm.service.config import read_provider_config
 
     with failing(as_json):
-        found = asyncio.run(audit_provider(read_provider_config(config_path), offline=offline))
+        found = _run(audit_provider(read_provider_config(config_path), offline=offline))
     if as_json:
         print_json(_as_dict(found))
     else:
@@ -86,14 +99,12 @@ def _print_summary(found: Summary) -> None:
 @click.option("--csv", "as_csv", is_flag=True, help="Every posting: time,set,account,msat.")
 def ledger(config_path: Path, as_csv: bool) -> None:
     """The ledger of a stopped provider: the balances, or every posting as CSV."""
-    import asyncio
-
     from nostrllm.cli.report import failing
     from nostrllm.service.audit import postings
     from nostrllm.service.config import read_provider_config
 
     with failing():
-        rows = asyncio.run(postings(read_provider_config(config_path)))
+        rows = _run(postings(read_provider_config(config_path)))
     if as_csv:
         out = csv.writer(sys.stdout, lineterminator="\n")
         out.writerow(("time", "set", "account", "msat"))
@@ -129,8 +140,6 @@ def withdraw(
 
     Whoever has the token has the money. What clients own is never touched.
     """
-    import asyncio
-
     from nostrllm.cli.report import failing
     from nostrllm.provider.payout import Wish, new_name
     from nostrllm.service.audit import withdraw as take
@@ -145,7 +154,7 @@ def withdraw(
         if name is None:
             name = new_name()  # told before the mint is asked: it may take coins and not answer
             click.echo(f"if this ends without a token: --again {name}", err=True)
-        taken = asyncio.run(take(config, name, wish))
+        taken = _run(take(config, name, wish))
         token = taken.token
         said = f"{taken.amount} {token.unit} at {token.mint}, the mint's fee {taken.fee}"
         click.echo(plain_line(said), err=True)

@@ -173,6 +173,7 @@ async def test_a_market_with_a_kill_is_clean_before_and_after_recovery(
                 child.kill()
             before = await clean(state)
             assert before["orders"]["paid"] == 2
+            await open_orders_are_left_alone(state, before)
             with provider(state, text):
                 for _ in range(2):
                     result = await who.replies.result()
@@ -185,8 +186,21 @@ async def test_a_market_with_a_kill_is_clean_before_and_after_recovery(
             with provider(state, text):
                 owed = await who.refund()
                 assert owed.change is not None
+                assert owed.balance_msat is not None
                 assert owed.balance_msat < 3_000
             await clean(state)
+
+
+async def open_orders_are_left_alone(state: Path, summary: Any) -> None:
+    """What a withdrawal may take, while orders of a token and of an account are open."""
+    coins = next(row["msat"] for row in summary["coins"] if row["unit"] == "sat")
+    owed = summary["owed_msat"]
+    assert coins["held"] > 0
+    assert owed["order"] > coins["held"]
+    free = coins["free"] - owed["account"] - (owed["order"] - coins["held"])
+    called = await cli(state, "withdraw", "100000")
+    assert (called.code, called.out) == (1, "")
+    assert 0 < int(called.err.split("at most ")[1].split()[0]) * 1_000 <= free
 
 
 async def the_ledger_is_exported(state: Path, summary: Any) -> None:
