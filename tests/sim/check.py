@@ -10,7 +10,7 @@ from typing import Any, Final
 from nostrllm.ports import Row
 from nostrllm.wire import order as wire
 from tests.sim.clients import Client, Sent
-from tests.sim.engine import answer
+from tests.sim.engine import LONG, answer
 from tests.sim.mint import URL, SimMint
 from tests.sim.store import Disk
 
@@ -48,8 +48,9 @@ def violations(books: Books) -> list[str]:
 
 def _alarms(books: Books) -> Iterator[str]:
     for entry in books.logs:
-        if entry["event"] in ALARMS:
-            trace = str(entry.get("exception", "")).splitlines()
+        trace = str(entry.get("exception", "")).splitlines()
+        excused = any("StoreError: The database did not commit." in line for line in trace)
+        if entry["event"] in ALARMS and not excused:
             yield f"logged {entry['event']}: {' '.join(trace[-3:])}"
     for client in books.clients:
         yield from client.wrong
@@ -191,7 +192,7 @@ def _result(sent: Sent, result: wire.Result, row: Row) -> Iterator[str]:
         yield f"{len(result.text)} characters for {result.cost_msat} msat"
     if result.problem is not None and result.cost_msat:
         yield "failed and charged"
-    if not "".join(answer(sent.question)).startswith(result.text):
+    if not "".join([*answer(sent.question), LONG]).startswith(result.text):
         yield "the answer is not what the model said"
 
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
 from nostrllm.core import coins
+from nostrllm.core.parts import Assemblies
 from nostrllm.errors import MintRefused
 from nostrllm.ports import Filter
 from nostrllm.wire import kinds
@@ -18,6 +19,7 @@ from nostrllm.wire.event import Draft, Event, Rumor, rumor
 from nostrllm.wire.token import Proof, Token, encode_token, find_tokens, parse_token
 from tests.sim.keys import SimKeyring
 from tests.sim.life import Life
+from tests.sim.loop import START_S
 from tests.sim.mint import URL, SimMint
 from tests.sim.network import RELAYS, Network, SimRelays
 
@@ -65,6 +67,7 @@ class Client:
         self.bought = self.melted = self.melt_fees = 0
         self._own: list[tuple[Proof, ...]] = []
         self._tokens_seen: set[str] = set()
+        self._assemblies = Assemblies()
 
     # coins
 
@@ -143,6 +146,11 @@ class Client:
     async def _open(self, event: Event) -> None:
         signer = self.me if event.value("p") == self.me.pubkey else self.reply
         letter = await signer.unwrap(event)
+        if letter.kind == kinds.PART:
+            whole = self._assemblies.add(letter, asyncio.get_running_loop().time())
+            if whole is None:
+                return
+            letter = whole
         if letter.kind == kinds.DM:
             self.hear(letter.content)
         elif letter.kind == kinds.MESSAGE:
@@ -206,6 +214,7 @@ class Program(Client):
         super().__init__(*arguments)
         self._number = 0
         self._writing: asyncio.TaskGroup | None = None
+        self._run_at = START_S + 140.0
 
     async def act(self, provider: str) -> None:
         """A few things at random times, each in its own right."""
@@ -219,6 +228,9 @@ class Program(Client):
             for _ in range(rng.randrange(1, 6)):
                 await asyncio.sleep(rng.uniform(0, 40))
                 await rng.choice(wishes)(provider)
+            if rng.random() < 0.5:  # all who do ask in the same moment
+                await asyncio.sleep(max(0.0, self._run_at - asyncio.get_running_loop().time()))
+                await self._refund(provider)
 
     def hear_message(self, message: Any) -> None:
         """Count the change; a final reply ends the letter it names."""
@@ -252,13 +264,26 @@ class Program(Client):
         self._writing.create_task(self.insist(sent, provider))
         if sent.kind in ("order", "account") and self.rng.random() < 0.2:
             self._writing.create_task(self._cancel(sent, provider))
+        self._writing.create_task(self._chat(sent, provider))
         return sent
+
+    async def _chat(self, sent: Sent, provider: str) -> None:
+        """Ask how it stands, and say that the reply came; both are of no consequence."""
+        if self.rng.random() < 0.2:
+            await asyncio.sleep(self.rng.uniform(0, 60))
+            query = wire.Query(reply=self._to(), what="order", order=sent.letter.id)
+            await self._say(query, provider)
+        await sent.done.wait()
+        if self.rng.random() < 0.2:
+            await self._say(wire.Ack(reply=self._to(), order=sent.letter.id), provider)
 
     async def _cancel(self, sent: Sent, provider: str) -> None:
         await asyncio.sleep(self.rng.uniform(0, 8))
-        cancel = wire.Cancel(reply=self._to(), order=sent.letter.id)
+        await self._say(wire.Cancel(reply=self._to(), order=sent.letter.id), provider)
+
+    async def _say(self, message: wire.Cancel | wire.Query | wire.Ack, provider: str) -> None:
         now = int(asyncio.get_running_loop().time())
-        draft = Draft(kinds.MESSAGE, cancel.as_json(), now)
+        draft = Draft(kinds.MESSAGE, message.as_json(), now)
         await self.post(rumor(draft, self.me.pubkey), provider)
 
     async def _buy(

@@ -14,6 +14,9 @@ from nostrllm.wire.order import Usage
 from tests.sim.life import Life
 from tests.sim.weather import Weather
 
+#: An answer with this in it is sent in parts.
+LONG = "long " * 8_000
+
 
 def answer(question: str) -> list[str]:
     """The words of the answer to a question."""
@@ -54,6 +57,8 @@ class SimEngine:
             yield Delta(finish_reason="stop", usage=Usage(prompt=10))
             return
         words = answer(question)
+        if draw("engine_long"):
+            words = [*words, LONG]
         for word in words:
             await asyncio.sleep(self._rng.uniform(0.0, pause_s))
             yield Delta(text=word)

@@ -14,7 +14,10 @@ from typing import Any, Final
 
 import structlog
 
+from nostrllm.errors import StoreError
 from nostrllm.ports import Engine, Mints, Store
+from nostrllm.provider.audit import audit
+from nostrllm.provider.books import read_books
 from nostrllm.provider.daemon import Daemon
 from nostrllm.provider.shop import Model, Shop, World
 from nostrllm.purse import Purse
@@ -27,7 +30,7 @@ from tests.sim.life import Life
 from tests.sim.loop import SimClock, SimLoop
 from tests.sim.mint import URL, MintLine, MintLines, SimMint
 from tests.sim.network import RELAYS, Network, SimRelays
-from tests.sim.store import Disk, SimStore
+from tests.sim.store import Disk, SimStore, StoppedStore
 from tests.sim.weather import Weather
 
 QUIET_S_MAX: Final = 3_600.0
@@ -47,6 +50,7 @@ CHANCES: Final = {
     "engine_dies": 0.03,
     "engine_uncounted": 0.2,
     "engine_verbose": 0.2,
+    "engine_long": 0.05,
 }
 
 SHOP: Final = Shop(
@@ -124,6 +128,7 @@ class _Run:
         self._rng = self._stream("plan")
         severity = self._rng.choice((0.0, 0.4, 1.0, 1.0))
         chances = {name: chance * severity for name, chance in CHANCES.items()}
+        chances["store_fails"] = self._rng.choice((0.0, 0.0, 0.02))
         self._weather = Weather(self._stream("weather"), chances)
         self._mint = SimMint(self._rng.choice((0, 100, 100, 1_000)))
         self._network = Network(self._weather, self._stream("network"))
@@ -136,6 +141,7 @@ class _Run:
         self._lives: list[Life] = []
         self._stop = asyncio.Event()
         self._daemon: Daemon | None = None
+        self._unproven: list[str] = []
         self._is_healed = False
         self._is_ending = False
 
@@ -162,7 +168,8 @@ class _Run:
                 task.cancel()
             await provider
         books = Books(self._disk, self._mint, clients, self._runs, self._logs)
-        found = [*waits, *violations(books)]
+        await self._audit("at the end")
+        found = [*waits, *violations(books), *self._unproven]
         report = self._report(found, loop.time() - begun)
         self._disk.close()
         return report
@@ -199,16 +206,29 @@ class _Run:
         await asyncio.wait((over, running), return_when=asyncio.FIRST_COMPLETED)
         over.cancel()
         if life.over.is_set():
-            await life.bury()
-            self._disk.crash()
+            await self._crash(life)
+        elif (error := running.exception()) is not None:
+            life.over.set()
+            await self._crash(life)
+            if not _is_store_error(error):
+                raise error
         else:
             life.dead = True
-            await running
+
+    async def _crash(self, life: Life) -> None:
+        await life.bury()
+        self._disk.crash()
+        await self._audit(f"after life {len(self._lives)}")
+
+    async def _audit(self, when: str) -> None:
+        """The provider's own proof of his books, which must hold whenever he does not run."""
+        for check in audit(await read_books(StoppedStore(self._disk))):
+            self._unproven += [f"audit {when}: {check.name}: {fault}" for fault in check.faults]
 
     async def _process(self, life: Life) -> None:
         life.begin()
         parts = self._parts
-        store = parts.store(SimStore(self._disk, life))
+        store = parts.store(SimStore(self._disk, life, self._weather))
         mints = parts.mints(MintLines(MintLine(self._mint, life, self._weather)))
         engine = SimEngine(life, self._weather, life.rng, self._runs)
         world = World(
@@ -247,6 +267,8 @@ class _Run:
                         self._weather.take_down(line, rng.uniform(1, 60))
                 case 3:
                     self._stop.set()
+                case 4:
+                    self._mint.rotate()
         self._is_healed = True
         self._weather.heal()
         for life in self._lives:
@@ -290,3 +312,10 @@ class _Run:
             states=Counter(f"{row['state']} {row['code']}".strip() for row in orders),
             virtual_s=virtual_s,
         )
+
+
+def _is_store_error(error: BaseException) -> bool:
+    """Did the process end because the database did not commit?"""
+    if isinstance(error, BaseExceptionGroup):
+        return all(_is_store_error(part) for part in error.exceptions)
+    return isinstance(error, StoreError)

@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any, Final, TypeVar
 
@@ -25,14 +26,15 @@ _T = TypeVar("_T")
 
 
 @cache
-def _keys() -> dict[int, PrivateKey]:
-    return {1 << n: PrivateKey(hashlib.sha256(f"key {n}".encode()).digest()) for n in range(16)}
+def _keys(generation: int) -> dict[int, PrivateKey]:
+    seeds = {1 << n: f"{generation} {n}".encode() for n in range(16)}
+    return {amount: PrivateKey(hashlib.sha256(seed).digest()) for amount, seed in seeds.items()}
 
 
 @cache
-def keyset_with(fee_ppk: int) -> Keyset:
-    """The mint's one keyset."""
-    keys = {amount: key.public_key.format().hex() for amount, key in _keys().items()}
+def keyset_with(generation: int, fee_ppk: int) -> Keyset:
+    """A keyset of the mint, in use."""
+    keys = {amount: key.public_key.format().hex() for amount, key in _keys(generation).items()}
     return Keyset(bdhke.keyset_id_v1(keys, "sat", fee_ppk), "sat", True, fee_ppk, keys)
 
 
@@ -40,7 +42,8 @@ class SimMint:
     """The mint itself: what it signed, what is spent, and what it owes."""
 
     def __init__(self, fee_ppk: int) -> None:
-        self.keyset = keyset_with(fee_ppk)
+        self._fee_ppk = fee_ppk
+        self.keysets: list[Keyset] = [keyset_with(0, fee_ppk)]
         self.issued = self.melted = self.fees = 0
         self.spent: set[str] = set()
         self.pending: set[str] = set()
@@ -51,6 +54,11 @@ class SimMint:
         """What all unspent coins are worth."""
         return self.issued - self.melted - self.fees
 
+    def rotate(self) -> None:
+        """Sign with other keys from now on; coins of the old ones stay good."""
+        old = [replace(keyset, active=False) for keyset in self.keysets]
+        self.keysets = [*old, keyset_with(len(old), self._fee_ppk)]
+
     # with customers whose line is good
 
     def issue(self, amounts: Sequence[int], rng: random.Random) -> tuple[Proof, ...]:
@@ -58,7 +66,7 @@ class SimMint:
         self.issued += sum(amounts)
         secrets = [rng.randbytes(32).hex() for _ in amounts]
         return tuple(
-            Proof(self.keyset.id, amount, secret, self._c(secret, amount))
+            Proof(self.keysets[-1].id, amount, secret, self._c(self.keysets[-1].id, secret, amount))
             for amount, secret in zip(amounts, secrets, strict=True)
         )
 
@@ -80,6 +88,8 @@ class SimMint:
     ) -> list[BlindSignature]:
         """Raises MintRefused."""
         net = self._checked(inputs)
+        if any(output.id != self.keysets[-1].id for output in outputs):
+            raise MintRefused(12002, "the keyset is no longer in use")
         if any(output.B_ in self._signed for output in outputs):
             raise MintRefused(11003, "an output was signed before")
         if sum(output.amount for output in outputs) != net:
@@ -105,7 +115,7 @@ class SimMint:
         ys = [bdhke.y_of(proof.secret) for proof in proofs]
         if len(set(ys)) < len(ys):
             raise MintRefused(11007, "a coin came twice")
-        if any(self._c(proof.secret, proof.amount) != proof.C for proof in proofs):
+        if any(self._c(proof.id, proof.secret, proof.amount) != proof.C for proof in proofs):
             raise MintRefused(10003, "a coin is not valid")
         if any(y in self.spent for y in ys):
             raise MintRefused(11001, "a coin was spent before", code="payment-token-spent")
@@ -115,18 +125,23 @@ class SimMint:
 
     def fee(self, count: int) -> int:
         """What spending so many coins costs."""
-        return -(-count * self.keyset.fee_ppk // 1_000)
+        return -(-count * self._fee_ppk // 1_000)
 
     def _spend(self, proofs: Sequence[Proof]) -> None:
         self.spent |= {bdhke.y_of(proof.secret) for proof in proofs}
         self.fees += self.fee(len(proofs))
 
-    def _c(self, secret: str, amount: int) -> str:
+    def _key(self, keyset_id: str, amount: int) -> PrivateKey:
+        """The key of a keyset whose id may be the short one."""
+        [n] = (n for n, keyset in enumerate(self.keysets) if keyset.id.startswith(keyset_id))
+        return _keys(n)[amount]
+
+    def _c(self, keyset_id: str, secret: str, amount: int) -> str:
         y = bdhke.hash_to_curve(secret.encode())
-        return y.multiply(_keys()[amount].secret).format().hex()
+        return y.multiply(self._key(keyset_id, amount).secret).format().hex()
 
     def _sign(self, output: BlindedMessage) -> BlindSignature:
-        key = _keys()[output.amount]
+        key = self._key(output.id, output.amount)
         b = PublicKey(bytes.fromhex(output.B_))
         c = b.multiply(key.secret)
         nonce = hashlib.sha256(key.secret + b.format()).digest()
@@ -145,7 +160,8 @@ class MintLine:
         self._mint = mint
         self._life = life
         self._weather = weather
-        self._has_keysets = False
+        self._keysets: dict[str, Keyset] = {}
+        self._asked_at = float("-inf")
 
     @property
     def url(self) -> str:
@@ -157,11 +173,13 @@ class MintLine:
         return {}
 
     async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
-        """See ports.Mint; asked once, as the adapter does."""
-        if refresh or not self._has_keysets:
-            await self._call(lambda: None)
-            self._has_keysets = True
-        return {self._mint.keyset.id: self._mint.keyset}
+        """See ports.Mint; old ones will do for a while, as with the adapter."""
+        age_s = asyncio.get_running_loop().time() - self._asked_at
+        if age_s > (5.0 if refresh else 300.0):
+            keysets = await self._call(lambda: self._mint.keysets)
+            self._keysets = {keyset.id: keyset for keyset in keysets}
+            self._asked_at = asyncio.get_running_loop().time()
+        return self._keysets
 
     async def swap(
         self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]

@@ -8,9 +8,10 @@ from functools import cache
 from typing import Any
 
 from nostrllm.adapters.sql_file import Statement, read_part, statements_of
-from nostrllm.errors import LocalError
+from nostrllm.errors import LocalError, StoreError
 from nostrllm.ports import Conflict, Row, Write
 from tests.sim.life import Life
+from tests.sim.weather import Weather
 
 
 @cache
@@ -111,12 +112,28 @@ class Disk:
         return statement
 
 
+class StoppedStore:
+    """ports.Store to read only, while no process runs."""
+
+    def __init__(self, disk: Disk) -> None:
+        self._disk = disk
+
+    async def commit(self, *writes: Write) -> list[list[Row]]:
+        """Raises StoreError."""
+        raise StoreError
+
+    async def read(self, name: str, /, **values: Any) -> list[Row]:
+        """See ports.Store."""
+        return self._disk.rows(name, **values)
+
+
 class SimStore:
     """ports.Store for one life of the process."""
 
-    def __init__(self, disk: Disk, life: Life) -> None:
+    def __init__(self, disk: Disk, life: Life, weather: Weather) -> None:
         self._disk = disk
         self._life = life
+        self._weather = weather
 
     async def commit(self, *writes: Write) -> list[list[Row]]:
         """See ports.Store."""
@@ -124,6 +141,8 @@ class SimStore:
             self._disk.statement(write.name, write.values)
         self._life.boundary()
         await self._life.pause(0.03)
+        if self._weather.draw("store_fails"):
+            raise StoreError
         rows = self._disk.unit(writes)
         self._life.boundary()
         await self._life.pause(0.01)

@@ -15,7 +15,7 @@ import pytest
 from tests.sim.market import simulate
 from tests.sim.mutants import MUTANTS
 
-SEEDS = 200
+SEEDS = 150
 SEEDS_NIGHTLY = 5_000
 #: In so many seeds at most a mutant must be found.
 MUTANT_SEEDS = 40
