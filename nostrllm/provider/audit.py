@@ -80,8 +80,8 @@ def audit(books: Books) -> list[Check]:
     transfers = {
         key: want for row in books.transfers.values() for key, want in _of_transfer(books, row)
     }
-    withdrawals = dict(_of_withdrawals(books))
-    wanted = orders | transfers | withdrawals
+    payouts = dict(_of_withdrawals(books))
+    wanted = orders | transfers | payouts
     return [
         Check("every row can be read", books.rows, tuple(books.odd[:FAULTS_SHOWN]), len(books.odd)),
         checked("every set of postings sums to zero", starmap(_zero, books.sets.items())),
@@ -90,7 +90,7 @@ def audit(books: Books) -> list[Check]:
         checked("orders add up", map(_adds_up, books.orders.values())),
         checked("orders are booked as they ended", _booked(books, orders)),
         checked("top-ups and refunds are booked as they ended", _booked(books, transfers)),
-        checked("withdrawals are booked", _booked(books, withdrawals)),
+        checked("withdrawals are booked", _booked(books, payouts)),
         checked("every set belongs to something", (_owned(key, wanted) for key in books.sets)),
         checked("every payment has its operation", _operations(books)),
         checked("every token that was taken is claimed", _claims(books)),

@@ -102,6 +102,31 @@ async def test_a_withdrawal_that_was_cut_is_taken_up_by_its_name(shop: Stopped) 
     assert after.earned_msat == before.earned_msat
 
 
+async def test_what_was_taken_leaves_the_books_while_selling_goes_on(
+    shop: Stopped, relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    """The daemon sees the owner's token and a client's change spent; only the change is booked."""
+    taken = await withdraw(shop.config, NAME, Wish(3))
+    before = (await shop.clean()).summary
+    text = (shop.config.provider.state / "provider.toml").read_text()
+    async with (
+        selling(text) as stall,
+        customer(relay_url, mint_url, tmp_path, stall.pubkey) as who,
+    ):
+        await who.buyer.worth(encode_token(replace(taken.token, mint=mint_url)))
+        [order] = await stall.orders()
+        change = await stall.world.purse.token_of(order["id"])
+        assert change is not None
+        await who.buyer.worth(encode_token(replace(change, mint=mint_url)))
+        assert await stall.daemon.recovery.book_spent_change() == 2
+    after = (await shop.clean()).summary
+    assert before.owed_msat["change"] == 37_000
+    assert after.owed_msat["change"] == 0
+    assert after.withdrawn_msat == before.withdrawn_msat == 3_000
+    with pytest.raises(LocalError, match="was taken"):
+        await withdraw(shop.config, NAME, None)
+
+
 async def test_nothing_but_the_token_is_printed(shop: Stopped) -> None:
     """Not even while the mint gives cause for a line in the log."""
     folder = shop.config.provider.state
