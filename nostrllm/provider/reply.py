@@ -187,6 +187,9 @@ class Letterbox:
 
     async def run(self) -> None:
         """Deliver the outbox, for ever: at once when woken, else as retries fall due."""
+        # The deliveries of a run that failed are over, also those that never began.
+        self._delivering.clear()
+        self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
