@@ -16,11 +16,17 @@ from tests.sim.loop import PROCESS, SimLoop, Tasks
 
 @dataclass
 class Life:
-    """`crash_at`: the boundary at which it ends; None: it does not crash."""
+    """`crash_at`: the boundary at which it ends; None: it does not crash.
+
+    `effect`: count the boundaries of this effect only ("" = of all).
+    """
 
     crash_at: int | None
     rng: random.Random
+    effect: str = ""
     boundaries: int = 0
+    ended: str = ""
+    _counted: int = 0
     ready: bool = False
     dead: bool = False
     over: asyncio.Event = field(default_factory=asyncio.Event)
@@ -31,12 +37,14 @@ class Life:
         if self.dead:
             raise asyncio.CancelledError
 
-    def boundary(self) -> None:
+    def boundary(self, where: str) -> None:
         """Perhaps the end."""
         self.check()
         self.boundaries += 1
-        if self.boundaries == self.crash_at:
+        self._counted += where.endswith(self.effect)
+        if self._counted == self.crash_at:
             self.dead = True
+            self.ended = where
             self.over.set()
             raise asyncio.CancelledError
 

@@ -212,7 +212,7 @@ class MintLine:
         raise OutcomeUnknown
 
     async def _call(self, work: Callable[[], _T]) -> _T:
-        self._life.boundary()
+        self._life.boundary("before mint")
         weather = self._weather
         await self._life.pause(0.1)
         if weather.is_down(URL) or weather.draw("lost_before"):
@@ -221,7 +221,7 @@ class MintLine:
         try:
             answer = work()
         finally:
-            self._life.boundary()
+            self._life.boundary("after mint")
         await self._life.pause(0.3)
         if weather.draw("lost_after"):  # a cut line, a 500, garbage, nutshell's code 0
             raise OutcomeUnknown
@@ -229,7 +229,7 @@ class MintLine:
 
     async def _later(self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]) -> None:
         """The mint takes the request, shows its coins as pending or not, and does it much later."""
-        self._life.boundary()
+        self._life.boundary("before mint")
         mint, rng = self._mint, self._life.rng
         ys = {bdhke.y_of(proof.secret) for proof in inputs} - mint.spent - mint.pending
         shown = ys if rng.random() < 0.6 else set()
@@ -245,7 +245,7 @@ class MintLine:
                     return
 
         asyncio.get_running_loop().call_later(rng.uniform(0.5, 90.0), do)
-        self._life.boundary()
+        self._life.boundary("after mint")
         await self._life.pause(30.0)
         raise OutcomeUnknown
 

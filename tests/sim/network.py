@@ -125,7 +125,7 @@ class SimRelays:
         self, event: Event, *, to: Sequence[str] = (), timeout_s: float = 5.0
     ) -> Published:
         """See ports.Relays."""
-        self._life.boundary()
+        self._life.boundary("before publish")
         ok: list[str] = []
         failed: dict[str, str] = {}
         wait_s = 0.05
@@ -136,7 +136,7 @@ class SimRelays:
                 failed[url] = error
             else:
                 ok.append(url)
-        self._life.boundary()
+        self._life.boundary("after publish")
         await asyncio.sleep(wait_s)
         self._life.check()
         return Published(tuple(ok), failed)
@@ -154,7 +154,7 @@ class SimRelays:
 
     async def cast(self, event: Event, *, to: Sequence[str] = ()) -> None:
         """See ports.Relays."""
-        self._life.boundary()
+        self._life.boundary("before cast")
         for url in to or RELAYS:
             self._send(event, url, 0.0)
 

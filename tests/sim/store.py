@@ -139,12 +139,12 @@ class SimStore:
         """See ports.Store."""
         for write in writes:
             self._disk.statement(write.name, write.values)
-        self._life.boundary()
+        self._life.boundary("before commit")
         await self._life.pause(0.03)
         if self._weather.draw("store_fails"):
             raise StoreError
         rows = self._disk.unit(writes)
-        self._life.boundary()
+        self._life.boundary("after commit")
         await self._life.pause(0.01)
         return rows
 

@@ -15,7 +15,7 @@ import pytest
 from tests.sim.market import simulate
 from tests.sim.mutants import MUTANTS
 
-SEEDS = 150
+SEEDS = 200
 SEEDS_NIGHTLY = 5_000
 #: In so many seeds at most a mutant must be found.
 MUTANT_SEEDS = 40
@@ -29,12 +29,13 @@ def _run(seeds: range) -> Counter[str]:
             [f"replay: python -m tests.sim {seed}", *report.violations]
         )
         states.update(report.states)
+        states.update(report.crashes)
         states["lives"] += report.lives
     return states
 
 
 def test_no_seed_loses_money_or_a_reply() -> None:
-    """And the seeds reach every way an order can end."""
+    """And the seeds reach every way an order can end, and crashes around every effect."""
     states = _run(range(SEEDS))
     assert states["lives"] > 3 * SEEDS
     for ending in (
@@ -46,6 +47,9 @@ def test_no_seed_loses_money_or_a_reply() -> None:
         "refused payment-token-spent",
     ):
         assert states[ending], f"no order ended as {ending!r}"
+    for effect in ("commit", "mint", "publish"):
+        for side in ("before", "after"):
+            assert states[f"{side} {effect}"], f"no crash {side} a {effect}"
 
 
 @pytest.mark.nightly
