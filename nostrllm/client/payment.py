@@ -6,7 +6,6 @@ of it.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,7 +13,6 @@ from nostrllm.client.bargain import Bargain
 from nostrllm.client.world import World
 from nostrllm.core import coins
 from nostrllm.core.money import unit_msat
-from nostrllm.crypto.bdhke import y_of
 from nostrllm.purse.till import keysets_with
 from nostrllm.wire.token import Token
 
@@ -46,12 +44,6 @@ async def charges(world: World, token: Token) -> Charges:
     return Charges(fee * coin, (taking + 1) * coin)
 
 
-def digest(token: Token) -> str:
-    """A name for the coins that pay, which gives none of them away: sha256 over their Ys."""
-    ys = sorted(y_of(proof.secret) for proof in token.proofs)
-    return hashlib.sha256("".join(ys).encode()).hexdigest()
-
-
 async def paid_with(world: World, bargain: Bargain, token: Token) -> Bargain:
     """The bargain with what is known of the token that pays for it. Raises OutcomeUnknown."""
     taken = await charges(world, token)
@@ -59,7 +51,7 @@ async def paid_with(world: World, bargain: Bargain, token: Token) -> Bargain:
         "paid_msat": token.amount * unit_msat(token.unit),
         "fee_msat": taken.fee_msat,
         "credit_msat_max": taken.credit_msat_max,
-        "payment": digest(token),
+        "payment": coins.digest(token.proofs),
     }
     return bargain.model_copy(update=known)
 

@@ -6,9 +6,11 @@ shorter messages and less work for the mint.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Protocol
 
+from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import LocalError
 from nostrllm.wire.token import Proof
 
@@ -74,3 +76,9 @@ def select(proofs: Sequence[Proof], amount: int, keysets: Mapping[str, HasFee]) 
 
 def _net(proofs: Sequence[Proof], keysets: Mapping[str, HasFee]) -> int:
     return sum(proof.amount for proof in proofs) - fee(proofs, keysets)
+
+
+def digest(proofs: Iterable[Proof]) -> str:
+    """A name for coins that gives none of them away: sha256 over their Ys, sorted, in hex."""
+    ys = sorted(y_of(proof.secret) for proof in proofs)
+    return hashlib.sha256("".join(ys).encode()).hexdigest()

@@ -6,10 +6,10 @@ the same coins may come again.
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from nostrllm.core import coins
 from nostrllm.core.money import (
     affordable_tokens,
     cost_msat,
@@ -17,7 +17,6 @@ from nostrllm.core.money import (
     unit_msat,
 )
 from nostrllm.core.order import Order
-from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import RemoteError
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.reply import Address
@@ -34,12 +33,6 @@ ANSWER_TOKENS_MIN: Final = 16
 
 #: Change has about so many coins; what receiving it costs depends on that.
 CHANGE_COINS: Final = 8
-
-
-def coins_digest(token: Token) -> str:
-    """A name for the coins that paid, which gives none of them away: sha256 over their Ys."""
-    ys = sorted(y_of(proof.secret) for proof in token.proofs)
-    return hashlib.sha256("".join(ys).encode()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +113,7 @@ class Admission:
         else:
             token = self.token(wish.token)
             self._check_budget(wish, prompt, token.amount * unit_msat(token.unit), fee_msat=0)
-            payment = coins_digest(token)
+            payment = coins.digest(token.proofs)
             plan = await self.plan(wish.letter.id, token, ladder=True)
             order = self._token_order(wish, plan, await self._change_fee(plan))
         budget = order.budget_msat if plan is None else order.ceiling_msat - order.fee_msat

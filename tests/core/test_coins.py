@@ -103,3 +103,9 @@ def test_too_few_coins() -> None:
     with pytest.raises(LocalError) as caught:
         coins.select([proof(4)], 5, {"k": Keyset(0)})
     assert caught.value.code == "wallet-empty"
+
+
+def test_a_name_for_coins_does_not_depend_on_their_order() -> None:
+    some = [proof(1, 1), proof(2, 2)]
+    assert coins.digest(some) == coins.digest(some[::-1])
+    assert coins.digest(some) != coins.digest(some[:1])

@@ -16,12 +16,12 @@ from coincurve import PrivateKey
 
 from nostrllm.adapters.keys_sdk import nprofile
 from nostrllm.core import coins, parts
+from nostrllm.core.coins import digest as coins_digest
 from nostrllm.core.money import cost_msat
 from nostrllm.core.stream import pad
 from nostrllm.crypto import nip44, nip59
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.crypto.keys import derive, public_key, sign_event
-from nostrllm.provider.admit import coins_digest
 from nostrllm.wire import chat, kinds
 from nostrllm.wire import order as wire
 from nostrllm.wire.announcement import (
@@ -96,7 +96,7 @@ def make() -> dict[str, Any]:
         "payment": {
             "secrets": [proof.secret for proof in _token().proofs],
             "ys": [y_of(proof.secret) for proof in _token().proofs],
-            "digest": coins_digest(_token()),
+            "digest": coins_digest(_token().proofs),
         },
         **signed,
         "review": _review(signed["receipt"]["event"]),
@@ -311,7 +311,7 @@ def _signed(letter: Rumor) -> dict[str, Any]:
         price=_price_list()["pages"][0]["id"],
         model="small",
         ceiling_msat=21_000,
-        payment=coins_digest(_token()),
+        payment=coins_digest(_token().proofs),
         session=public_key(SESSION),
     )
     statement = wire.Statement(account=letter.pubkey, seq=3, balance_msat=1_234)
