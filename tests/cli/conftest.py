@@ -61,6 +61,14 @@ class Shell:
         assert called.code == 0, called.err
         return called
 
+    def until_told(self, *words: str, tries: int = 30) -> Called:
+        """As `ok`, again and again until the command has something late to tell."""
+        for _ in range(tries):
+            called = self.ok(*words)
+            if "late answer" in called.err or ("--json" in words and called.json["late"]):
+                return called
+        raise AssertionError("nothing late was told")
+
 
 @pytest.fixture(scope="session")
 def devnet(tmp_path_factory: pytest.TempPathFactory, engine_url: str) -> Iterator[Path]:

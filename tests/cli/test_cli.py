@@ -130,13 +130,12 @@ def test_a_late_answer_is_told_once(shell: Shell) -> None:
             assert asking.stdout is not None
             assert asking.stdout.read(1)
             asking.kill()
+        told = shell.until_told("wallet", "resume", *(["--json"] if as_json else []))
         if as_json:
-            (late,) = shell.ok("wallet", "resume", "--json").json["late"]
+            (late,) = told.json["late"]
             assert late["text"]
             assert late["breaches"] == []
         else:
-            told = shell.ok("wallet", "resume")
-            assert told.out.strip()
             assert "late answer to order " in told.err
         assert shell.ok("wallet", "balance", "--json").json["late"] == []
 

@@ -29,7 +29,7 @@ from tests.sim.keys import SimKeyring
 from tests.sim.life import Life
 from tests.sim.loop import SimClock, SimLoop
 from tests.sim.mint import URL, MintLine, MintLines, SimMint
-from tests.sim.network import RELAYS, Network, SimRelays
+from tests.sim.network import CATCH_UP_S, RELAYS, Network, SimRelays
 from tests.sim.store import Disk, SimStore, StoppedStore
 from tests.sim.weather import Weather
 
@@ -292,6 +292,7 @@ class _Run:
             is_up = self._lives[-1].ready and not self._lives[-1].dead and not self._stop.is_set()
             waits = self._disk_waits() or self._mint.pending
             if is_up and all(task.done() for task in acting) and not waits:
+                await asyncio.sleep(CATCH_UP_S + 1.0)  # what a relay kept and did not pass on comes
                 return []
         waiting = [f"{len([task for task in acting if not task.done()])} clients"]
         return [f"never quiet: {', '.join(self._disk_waits() + waiting)}"]
