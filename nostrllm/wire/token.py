@@ -26,6 +26,9 @@ WITNESS_BYTES_MAX: Final = 4_096
 MEMO_BYTES_MAX: Final = 4_096
 URL_BYTES_MAX: Final = 512
 
+#: For a person, to whom base64, JSON and CBOR mean nothing.
+UNREADABLE: Final = "the token cannot be read; was all of it pasted?"
+
 _POINT = re.compile(r"0[23][0-9a-f]{64}")
 _SCALAR = re.compile(r"[0-9a-f]{64}")
 #: Version 00, short version 01 (V4 tokens), full version 01 (NUT-02).
@@ -233,7 +236,7 @@ def _from_v3(data: bytes) -> Token:
     try:
         raw = json.loads(data)
     except (ValueError, RecursionError):
-        _refuse("the token is not JSON")
+        _refuse(UNREADABLE)
     fields = _fields(raw, "token")
     entries = fields.get("token")
     if not isinstance(entries, list) or not 0 < len(entries) <= PROOFS_MAX:
@@ -255,8 +258,8 @@ def _from_v3(data: bytes) -> Token:
 def _from_v4(data: bytes) -> Token:
     try:
         raw = cbor.loads(data)
-    except RemoteError as error:
-        _refuse(error.message)
+    except RemoteError:
+        _refuse(UNREADABLE)
     fields = _fields(raw, "token")
     groups = [_fields(group, "token") for group in _list(fields.get("t"))]
     proofs = [
@@ -310,7 +313,7 @@ def _decoded(text: str) -> bytes:
     try:
         return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
     except (binascii.Error, ValueError):
-        _refuse("the token is not base64")
+        _refuse(UNREADABLE)
 
 
 def _encoded(data: bytes) -> str:
@@ -319,7 +322,7 @@ def _encoded(data: bytes) -> str:
 
 def _fields(raw: object, what: str) -> Mapping[str, Any]:
     if not isinstance(raw, Mapping):
-        _refuse(f"the {what} is not an object")
+        _refuse(UNREADABLE if what == "token" else f"the {what} is not an object")
     return raw
 
 

@@ -102,6 +102,25 @@ def test_official_bad_tokens_are_refused(text: str) -> None:
         parse_token(text)
 
 
+@pytest.mark.parametrize(
+    "text",
+    [
+        "cashuAnot-a-token!",
+        "cashuA" + base64.urlsafe_b64encode(b"{").decode(),
+        v3([]),
+        "cashuBabcdefgh",  # a reserved length of CBOR
+        "cashuB/////w==",
+        v4("text"),
+        v4(body4())[:-9],
+    ],
+)
+def test_a_damaged_token_is_refused_in_words_for_a_person(text: str) -> None:
+    with pytest.raises(RemoteError) as caught:
+        parse_token(text)
+    assert caught.value.message == "the token cannot be read; was all of it pasted?"
+    assert caught.value.code == "payment-token-invalid"
+
+
 @given(tokens)
 def test_version_3_round_trip(token: Token) -> None:
     assert parse_token(encode_token(token, 3)) == token
