@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import io
 import sys
 from dataclasses import asdict
 from datetime import UTC, datetime
@@ -96,8 +97,14 @@ def _print_summary(found: Summary) -> None:
 
 @click.command()
 @CONFIG
-@click.option("--csv", "as_csv", is_flag=True, help="Every posting: time,set,account,msat.")
-def ledger(config_path: Path, as_csv: bool) -> None:
+@click.option(
+    "--csv",
+    "csv_path",
+    metavar="FILE",
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    help="Write every posting there: time,set,account,msat,kind. - is stdout.",
+)
+def ledger(config_path: Path, csv_path: Path | None) -> None:
     """The ledger of a stopped provider: the balances, or every posting as CSV."""
     from nostrllm.cli.report import failing
     from nostrllm.service.audit import postings
@@ -105,11 +112,9 @@ def ledger(config_path: Path, as_csv: bool) -> None:
 
     with failing():
         rows = _run(postings(read_provider_config(config_path)))
-    if as_csv:
-        out = csv.writer(sys.stdout, lineterminator="\n")
-        out.writerow(("time", "set", "account", "msat"))
-        out.writerows((_time(row), row["set_id"], row["account"], row["msat"]) for row in rows)
-        return
+        if csv_path is not None:
+            _write_csv(csv_path, rows)
+            return
     balances: dict[str, int] = {}
     for row in rows:
         if isinstance(row["msat"], int):
@@ -118,6 +123,27 @@ def ledger(config_path: Path, as_csv: bool) -> None:
     print_table(
         ("account", "msat"), [(name, str(msat)) for name, msat in sorted(balances.items()) if msat]
     )
+
+
+def _write_csv(path: Path, rows: list[Row]) -> None:
+    """RFC 4180: a head, then one line per posting, each ended by CR LF. Raises ConfigError."""
+    from nostrllm.errors import ConfigError
+
+    text = io.StringIO(newline="")
+    out = csv.writer(text)
+    out.writerow(("time", "set", "account", "msat", "kind"))
+    for row in rows:
+        kind = str(row["set_id"]).partition(":")[0]
+        out.writerow((_time(row), row["set_id"], row["account"], row["msat"], kind))
+    if str(path) == "-":
+        sys.stdout.buffer.write(text.getvalue().encode(errors="replace"))
+        return
+    try:
+        with path.open("w", encoding="utf-8", errors="replace", newline="") as file:
+            file.write(text.getvalue())
+    except OSError as error:
+        raise ConfigError(f"cannot write {path}: {error.strerror}") from None
+    click.echo(f"{len(rows)} postings in {path}", err=True)
 
 
 def _time(row: Row) -> str:

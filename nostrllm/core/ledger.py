@@ -2,25 +2,47 @@
 
 Accounts are named by what they stand for. Debits are positive:
 
-    coins:<mint>        what we hold there           (asset)
+    coins:<unit>:<mint> what we hold there           (asset)
     order:<id>          paid in, not yet settled     (liability)
     account:<pubkey>    a client's balance           (liability)
     change:<id>         change given, not yet spent  (liability)
     income              what answers earned
     fees                mint fees we bore, and rounding in our favour
     owner               what the owner took out
+
+Amounts are msat everywhere, so that one order can pay in one unit and be credited in another; the
+coins of each mint and unit have an account of their own, so that each can be counted at its mint.
+
+Money that something is waiting for is pending: it lies in `order:<id>`, put there by one set,
+`paid:<id>` (a token) or `held:<id>` (from an account). When that order or refund is over, exactly
+one other set takes all of it out again, and `order:<id>` is zero for ever:
+
+- post: `settled:<id>` or `refund:<id>` moves it to income, change, coins and what is left over;
+- void: the same set, in which all of it goes back to whom it came from.
+
+Neither exists while the order or refund is under way. The audit checks both halves, row by row.
+
+The store keeps no single postings but entries: so much from one account to another. An entry sums
+to zero by its form, so no write can unbalance the books, whoever makes it; the name of a set and
+the number of the entry are unique, so no set is written twice.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 from nostrllm.core.order import Settlement
 from nostrllm.errors import LocalError
 
+#: What an account's name begins with, up to the colon.
+KINDS: Final = frozenset(
+    {"coins", "order", "account", "change", "income", "fees", "owner"},
+)
+
 
 class LedgerError(LocalError):
-    """The postings do not sum to zero: a bug, and nothing was written."""
+    """The postings do not sum to zero, or name no account: a bug, and nothing was written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,16 +56,45 @@ class Posting:
 Postings = tuple[Posting, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """So many msat, more than none, from the account `credit` to the account `debit`."""
+
+    debit: str
+    credit: str
+    msat: int
+
+
 def balanced(*lines: tuple[str, int]) -> Postings:
     """The lines that move anything, checked to sum to zero. Raises LedgerError."""
     if sum(msat for _, msat in lines) != 0:
         raise LedgerError
+    if not all(account.partition(":")[0] in KINDS for account, _ in lines):
+        raise LedgerError
     return tuple(Posting(account, msat) for account, msat in lines if msat)
 
 
-def coins(mint: str) -> str:
-    """What we hold at a mint."""
-    return f"coins:{mint}"
+def entries(postings: Postings) -> tuple[Entry, ...]:
+    """The same set as movements between two accounts each. Raises LedgerError."""
+    if sum(line.msat for line in postings) != 0:
+        raise LedgerError
+    found: list[Entry] = []
+    debits = [line for line in postings if line.msat > 0]
+    credited = [line for line in postings if line.msat < 0]
+    while debits:
+        to, by = debits.pop(), credited.pop()
+        msat = min(to.msat, -by.msat)
+        found.append(Entry(to.account, by.account, msat))
+        if to.msat > msat:
+            debits.append(Posting(to.account, to.msat - msat))
+        if -by.msat > msat:
+            credited.append(Posting(by.account, by.msat + msat))
+    return tuple(found)
+
+
+def coins(mint: str, unit: str) -> str:
+    """What we hold at a mint in coins of a unit."""
+    return f"coins:{unit}:{mint}"
 
 
 def order(order_id: str) -> str:
@@ -61,9 +112,12 @@ def change(owner: str) -> str:
     return f"change:{owner}"
 
 
-def token_paid(order_id: str, mint: str, net_msat: int) -> Postings:
+# `place` is everywhere the ledger's name of the coins that move: see `coins`
+
+
+def token_paid(order_id: str, place: str, net_msat: int) -> Postings:
     """The mint swapped a token for an order; its fee was burned before it reached us."""
-    return balanced((coins(mint), net_msat), (order(order_id), -net_msat))
+    return balanced((place, net_msat), (order(order_id), -net_msat))
 
 
 def account_held(order_id: str, pubkey: str, hold_msat: int) -> Postings:
@@ -82,13 +136,13 @@ def settled(order_id: str, pubkey: str, split: Settlement, unit_msat: int) -> Po
     )
 
 
-def topped_up(pubkey: str, mint: str, net_msat: int) -> Postings:
+def topped_up(pubkey: str, place: str, net_msat: int) -> Postings:
     """A token went straight into an account."""
-    return balanced((coins(mint), net_msat), (account(pubkey), -net_msat))
+    return balanced((place, net_msat), (account(pubkey), -net_msat))
 
 
 def refunded(
-    owner: str, pubkey: str, mint: str, held_msat: int, change_msat: int, fee_msat: int
+    owner: str, pubkey: str, place: str, held_msat: int, change_msat: int, fee_msat: int
 ) -> Postings:
     """A held part of a balance was paid out as a token; the swap's fee is the client's.
 
@@ -98,17 +152,17 @@ def refunded(
     return balanced(
         (order(owner), held_msat),
         (change(owner), -change_msat),
-        (coins(mint), -fee_msat),
+        (place, -fee_msat),
         ("fees", ours_msat),
         (account(pubkey), change_msat + fee_msat - ours_msat - held_msat),
     )
 
 
-def change_spent(owner: str, mint: str, change_msat: int) -> Postings:
+def change_spent(owner: str, place: str, change_msat: int) -> Postings:
     """The mint says the coins given away are spent: they are no longer ours in any sense."""
-    return balanced((change(owner), change_msat), (coins(mint), -change_msat))
+    return balanced((change(owner), change_msat), (place, -change_msat))
 
 
-def withdrawn(mint: str, msat: int, fee_msat: int) -> Postings:
+def withdrawn(place: str, msat: int, fee_msat: int) -> Postings:
     """The owner took coins out; the fee of the swap that made them is borne like any other."""
-    return balanced((coins(mint), -msat - fee_msat), ("owner", msat), ("fees", fee_msat))
+    return balanced((place, -msat - fee_msat), ("owner", msat), ("fees", fee_msat))

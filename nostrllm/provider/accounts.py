@@ -201,7 +201,8 @@ class Accounts:
             if outcome.state != "DONE":
                 return [_moved(row, "refused", 0)]
             net = outcome.net * unit_msat(row["unit"])
-            lines = ledger.topped_up(row["author"], row["mint"], net)
+            place = ledger.coins(row["mint"], row["unit"])
+            lines = ledger.topped_up(row["author"], place, net)
             return [
                 _moved(row, "done", net),
                 Write("account_add", {"pubkey": row["author"], "msat": net}),
@@ -216,7 +217,8 @@ class Accounts:
             units = held // coin - FEE_UNITS
             change, fee = (units * coin, outcome.fee * coin) if outcome.state == "DONE" else (0, 0)
             back = max(0, held - change - fee)
-            lines = ledger.refunded(row["id"], row["author"], row["mint"], held, change, fee)
+            place = ledger.coins(row["mint"], row["unit"])
+            lines = ledger.refunded(row["id"], row["author"], place, held, change, fee)
             writes = [_moved(row, "done" if change else "refused", change)]
             if back:
                 writes.append(Write("account_add", {"pubkey": row["author"], "msat": back}))

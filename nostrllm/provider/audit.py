@@ -2,11 +2,11 @@
 
 Every set of postings must be the one that its order, transfer or withdrawal calls for, to the msat.
 Then the coins are counted. A posting is written in the commit that moves the coins, so at any
-moment, and so after any crash, for each mint
+moment, and so after any crash, for each mint and unit
 
-    free + held + reserved + sent  =  ledger balance of coins:<mint>  +  found
+    free + held + reserved + sent  =  ledger balance of coins:<unit>:<mint>  +  found
 
-in msat, coins of `sat` and `msat` together, where
+in msat, where
 
 - reserved coins count: they are inputs of a swap that is PREPARED (the books move when it is DONE),
   or of one that is SUSPECT (the mint took them and signed wrongly; the books keep showing them, the
@@ -30,6 +30,7 @@ from nostrllm.core.order import Settlement
 from nostrllm.provider.books import (
     Books,
     Coin,
+    OperationRow,
     OrderRow,
     TransferRow,
     by_owner,
@@ -91,6 +92,7 @@ def audit(books: Books) -> list[Check]:
         checked("orders are booked as they ended", _booked(books, orders)),
         checked("top-ups and refunds are booked as they ended", _booked(books, transfers)),
         checked("withdrawals are booked", _booked(books, payouts)),
+        checked("what was pending is posted or void, once and when it is over", _pending(books)),
         checked("every set belongs to something", (_owned(key, wanted) for key in books.sets)),
         checked("every payment has its operation", _operations(books)),
         checked("every token that was taken is claimed", _claims(books)),
@@ -136,6 +138,10 @@ def _lines(postings: ledger.Postings) -> Lines:
     return {line.account: line.msat for line in postings}
 
 
+def _place(row: OrderRow | TransferRow | OperationRow) -> str:
+    return ledger.coins(row.mint, row.unit)
+
+
 def _split(row: OrderRow) -> Settlement:
     return Settlement(row.cost_msat, row.change_units, row.credit_msat)
 
@@ -161,23 +167,21 @@ def _of_order(row: OrderRow) -> Iterator[tuple[str, Wanted]]:
         hold = ledger.account_held(row.id, row.author, row.net_msat)
         yield f"held:{row.id}", Wanted(_lines(hold))
     elif row.paid:
-        paid = ledger.token_paid(row.id, row.mint, row.net_msat)
+        paid = ledger.token_paid(row.id, _place(row), row.net_msat)
         yield f"paid:{row.id}", Wanted(_lines(paid))
     if row.settled:
         end = ledger.settled(row.id, row.author, _split(row), row.unit_msat)
         yield f"settled:{row.id}", Wanted(_lines(end))
     if row.settled and row.change_units:
-        taken = ledger.change_spent(row.id, row.mint, row.change_units * row.unit_msat)
+        taken = ledger.change_spent(row.id, _place(row), row.change_units * row.unit_msat)
         yield f"spent:{row.id}", Wanted(_lines(taken), due=False)
 
 
 def _of_transfer(books: Books, row: TransferRow) -> Iterator[tuple[str, Wanted]]:
     if row.kind == "topup":
         if row.state == "done":
-            yield (
-                f"topup:{row.id}",
-                Wanted(_lines(ledger.topped_up(row.author, row.mint, row.msat))),
-            )
+            lines = ledger.topped_up(row.author, _place(row), row.msat)
+            yield f"topup:{row.id}", Wanted(_lines(lines))
         return
     # What was held is only in the ledger once the row says what was paid out.
     booked = -books.sets.get(f"held:{row.id}", {}).get(ledger.order(row.id), 0)
@@ -188,27 +192,58 @@ def _of_transfer(books: Books, row: TransferRow) -> Iterator[tuple[str, Wanted]]
     done, operation = row.state == "done", books.operations.get(row.id)
     fee = operation.fee_msat if done and operation else 0
     change = row.msat if done else 0
-    refund = ledger.refunded(row.id, row.author, row.mint, held, change, fee)
+    refund = ledger.refunded(row.id, row.author, _place(row), held, change, fee)
     yield f"refund:{row.id}", Wanted(_lines(refund))
     if done:
-        taken = ledger.change_spent(row.id, row.mint, row.msat)
+        taken = ledger.change_spent(row.id, _place(row), row.msat)
         yield f"spent:{row.id}", Wanted(_lines(taken), due=False)
 
 
 def _of_withdrawals(books: Books) -> Iterator[tuple[str, Wanted]]:
     for row in withdrawals(books):
         if row.state == "DONE":
-            lines = ledger.withdrawn(row.mint, row.amount_msat, row.fee_msat)
+            lines = ledger.withdrawn(_place(row), row.amount_msat, row.fee_msat)
             yield f"withdrawn:{row.id}", Wanted(_lines(lines))
 
 
 def _booked(books: Books, wanted: Mapping[str, Wanted]) -> Iterator[str | None]:
     for name, want in wanted.items():
-        lines = books.sets.get(name, {})
+        lines = moved(books.sets.get(name, {}))
         if lines == want.lines or (not lines and not want.due):
             yield None
         else:
             yield f"{name} is not what its row calls for" if lines else f"{name} is missing"
+
+
+#: Sets that make money pending, and those that post or void it.
+PENDING: Final = ("paid", "held")
+ENDED: Final = ("settled", "refund")
+
+
+def _pending(books: Books) -> Iterator[str | None]:
+    """The rule of core/ledger: each pending set has one end, once it is over and not before."""
+    over = {row.id: row.settled for row in books.orders.values()}
+    over |= {row.id: row.state != "pending" for row in books.transfers.values()}
+    kinds: dict[str, list[str]] = {}
+    for name in books.sets:
+        kind, _, owner = name.partition(":")
+        kinds.setdefault(owner, []).append(kind)
+    balances = books.balances()
+    for owner, found in kinds.items():
+        begun = sum(kind in PENDING for kind in found)
+        if not begun:
+            continue
+        ended, due = sum(kind in ENDED for kind in found), int(over.get(owner, False))
+        left = balances.get(ledger.order(owner), 0)
+        if begun > 1 or ended != due:
+            yield f"{owner}: {begun} times pending and {ended} times posted or void, not {due}"
+        else:
+            yield f"{owner} is over and {left} msat are pending" if due and left else None
+
+
+def moved(lines: Lines) -> Lines:
+    """Without the accounts that a set leaves as they were."""
+    return {account: msat for account, msat in lines.items() if msat}
 
 
 def _owned(name: str, wanted: Mapping[str, Wanted]) -> str | None:
@@ -267,18 +302,16 @@ def _names(books: Books) -> Iterator[str | None]:
 
 
 def _coins(books: Books) -> Iterator[str | None]:
-    """The rule at the top of this file, per mint."""
+    """The rule at the top of this file, per mint and unit."""
     have: Counter[str] = Counter()
     for coin in _kept(books):
-        have[coin.mint] += coin.msat
+        have[ledger.coins(coin.mint, coin.unit)] += coin.msat
     have.subtract(_found_msat(books))
     booked = {
-        account.removeprefix("coins:"): msat
-        for account, msat in books.balances().items()
-        if account.startswith("coins:")
+        account: msat for account, msat in books.balances().items() if account.startswith("coins:")
     }
-    for mint in sorted(have.keys() | booked.keys()):
-        yield _differs(mint, have[mint], booked.get(mint, 0))
+    for place in sorted(have.keys() | booked.keys()):
+        yield _differs(place, have[place], booked.get(place, 0))
 
 
 def _kept(books: Books) -> Iterator[Coin]:
@@ -293,12 +326,12 @@ def _found_msat(books: Books) -> Counter[str]:
     found: Counter[str] = Counter()
     for coin in books.coins:
         if coin.found:
-            found[coin.mint] += coin.msat
+            found[ledger.coins(coin.mint, coin.unit)] += coin.msat
     return found
 
 
 def _found(books: Books) -> list[str]:
-    return [f"found at {mint}: {msat} msat" for mint, msat in _found_msat(books).items()]
+    return [f"found in {place}: {msat} msat" for place, msat in _found_msat(books).items()]
 
 
 def _held(books: Books) -> Iterator[str | None]:

@@ -36,6 +36,7 @@ class OrderRow:
     funding: str
     state: str
     mint: str
+    unit: str
     unit_msat: int
     budget_msat: int
     net_msat: int
@@ -63,6 +64,7 @@ class TransferRow:
     author: str
     state: str
     mint: str
+    unit: str
     msat: int
 
 
@@ -94,6 +96,7 @@ class OperationRow:
     kind: str
     state: str
     mint: str
+    unit: str
     amount_msat: int
     fee_msat: int
     ys: tuple[str, ...]
@@ -169,6 +172,7 @@ def _order(books: Books, row: Row) -> None:
     unit = _text(row, "unit")
     books.orders[_text(row, "id")] = OrderRow(
         **{name: _text(row, name) for name in ("id", "author", "funding", "state", "mint")},
+        unit=unit,
         unit_msat=unit_msat(unit) if unit else MSAT_PER_SAT,
         budget_msat=max(0, min(_whole(row, "ceiling_msat") - _whole(row, "fee_msat"), net)),
         net_msat=net,
@@ -181,7 +185,7 @@ def _order(books: Books, row: Row) -> None:
 def _transfer(books: Books, row: Row) -> None:
     unit_msat(_text(row, "unit"))
     books.transfers[_text(row, "id")] = TransferRow(
-        **{name: _text(row, name) for name in ("id", "kind", "author", "state", "mint")},
+        **{name: _text(row, name) for name in ("id", "kind", "author", "state", "mint", "unit")},
         msat=_whole(row, "msat"),
     )
 
@@ -193,7 +197,8 @@ def _account(books: Books, row: Row) -> None:
 def _posting(books: Books, row: Row) -> None:
     _whole(row, "at")
     lines = books.sets.setdefault(_text(row, "set_id"), {})
-    lines[_text(row, "account")] = _whole(row, "msat")
+    account = _text(row, "account")
+    lines[account] = lines.get(account, 0) + _whole(row, "msat")
 
 
 def _coin(books: Books, row: Row) -> None:
@@ -217,7 +222,7 @@ def _operation(books: Books, row: Row) -> None:
     if row["body"]:
         taken = tuple(y_of(coin["secret"]) for coin in json.loads(_text(row, "body"))["inputs"])
     books.operations[_text(row, "id")] = OperationRow(
-        **{name: _text(row, name) for name in ("id", "kind", "state", "mint")},
+        **{name: _text(row, name) for name in ("id", "kind", "state", "mint", "unit")},
         amount_msat=_whole(row, "amount") * worth,
         fee_msat=_whole(row, "fee") * worth,
         ys=taken,

@@ -125,7 +125,8 @@ def _booked(now_s: Callable[[], int]) -> Then:
         if outcome.state != "DONE":
             return ()
         coin = unit_msat(outcome.unit)
-        lines = ledger.withdrawn(outcome.mint, outcome.amount * coin, outcome.fee * coin)
+        place = ledger.coins(outcome.mint, outcome.unit)
+        lines = ledger.withdrawn(place, outcome.amount * coin, outcome.fee * coin)
         return post(f"withdrawn:{outcome.op_id}", lines, now_s())
 
     return then

@@ -96,7 +96,9 @@ class Recovery:
         """Take change that the mint saw spent out of the books. Returns how many tokens it was."""
         rows = await self._world.store.read("change_unspent")
         lines = {
-            str(row["id"]): ledger.change_spent(row["id"], row["mint"], int(row["msat"]))
+            str(row["id"]): ledger.change_spent(
+                row["id"], ledger.coins(row["mint"], row["unit"]), int(row["msat"])
+            )
             for row in rows
         }
         now = self._world.now_s()

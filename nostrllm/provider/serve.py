@@ -269,9 +269,10 @@ def paid_writes(ticket: Ticket, world: World) -> Callable[[Outcome], list[Write]
         if outcome.state == "DONE":
             net = outcome.net * ticket.order.unit_msat
             ticket.order.handle(Paid(net))
+            place = ledger.coins(ticket.mint, ticket.unit)
             return [
                 Write("order_paid", {"id": ticket.id, "net_msat": net, "at": now}, rows=1),
-                *post(f"paid:{ticket.id}", ledger.token_paid(ticket.id, ticket.mint, net), now),
+                *post(f"paid:{ticket.id}", ledger.token_paid(ticket.id, place, net), now),
             ]
         ticket.order.handle(PaymentRefused(outcome.code))
         refused = {"id": ticket.id, "code": outcome.code or "payment-token-invalid", "at": now}

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Clock, Engine, Keyring, Mints, Relays, Signer, Store
 from nostrllm.purse import Purse
 from nostrllm.wire.announcement import Limits, ModelOffer, Terms
+
+#: The parts of the store that a provider needs, in the order in which their tables are made.
+STORE_PARTS: Final = ("purse", "provider", "ledger")
 
 
 @dataclass(frozen=True, slots=True)

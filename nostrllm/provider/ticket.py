@@ -148,12 +148,18 @@ class Written:
 
 
 def post(set_id: str, postings: ledger.Postings, now_s: int) -> list[Write]:
-    """A set of postings as writes; the store checks once more that it sums to zero."""
-    writes = [
+    """A set of postings as writes, each of which moves msat from one account to another."""
+    return [
         Write(
-            "posting_insert",
-            {"set_id": set_id, "account": line.account, "msat": line.msat, "at": now_s},
+            "entry_insert",
+            {
+                "set_id": set_id,
+                "n": n,
+                "debit": entry.debit,
+                "credit": entry.credit,
+                "msat": entry.msat,
+                "at": now_s,
+            },
         )
-        for line in postings
+        for n, entry in enumerate(ledger.entries(postings))
     ]
-    return [*writes, Write("posting_unbalanced", {"set_id": set_id}, rows=0)] if writes else []

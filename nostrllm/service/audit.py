@@ -18,6 +18,7 @@ from nostrllm.provider.audit import Check, audit
 from nostrllm.provider.books import Summary, read_books, summary
 from nostrllm.provider.payout import Wish, Withdrawal
 from nostrllm.provider.reconcile import reconcile
+from nostrllm.provider.shop import STORE_PARTS
 from nostrllm.purse import Purse
 from nostrllm.service.config import ProviderConfig
 from nostrllm.service.secrets import seed_made_once
@@ -50,7 +51,7 @@ async def stopped(config: ProviderConfig) -> AsyncIterator[SqliteStore]:
         raise ConfigError(f"no provider has run on {config.provider.state} yet")
     async with AsyncExitStack() as stack:
         try:
-            store = await stack.enter_async_context(SqliteStore.open(path, ("purse", "provider")))
+            store = await stack.enter_async_context(SqliteStore.open(path, STORE_PARTS))
         except LocalError as error:
             if error.code != "busy":
                 raise

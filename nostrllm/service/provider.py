@@ -23,7 +23,7 @@ from nostrllm.adapters.signer_local import LocalKeyring
 from nostrllm.adapters.store_sqlite import SqliteStore
 from nostrllm.errors import NostrllmError
 from nostrllm.provider.daemon import Daemon
-from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.shop import STORE_PARTS, Shop, World
 from nostrllm.purse import Purse
 from nostrllm.service.config import EngineTable, ProviderConfig
 from nostrllm.service.notify import Notifier
@@ -45,7 +45,7 @@ async def opened(config: ProviderConfig, shop: Shop) -> AsyncIterator[tuple[Worl
     identity = keyring.signer(read_key(config.provider.key_file))
     seed = seed_made_once(state / "seed")
     async with (
-        SqliteStore.open(state / "provider.db", ("purse", "provider")) as store,
+        SqliteStore.open(state / "provider.db", STORE_PARTS) as store,
         CashuMints() as mints,
         WebsocketRelays(shop.relays, keyring, clock) as relays,
     ):

@@ -12,12 +12,36 @@ from nostrllm.core import ledger
 from nostrllm.core.order import Settlement
 
 msat = st.integers(0, 10**12)
-MINT, WHO = "https://mint.example", "ab" * 32
+PLACE, WHO = ledger.coins("https://mint.example", "sat"), "ab" * 32
 
 
 def test_what_does_not_balance_is_refused() -> None:
     with pytest.raises(ledger.LedgerError):
         ledger.balanced(("income", 1))
+    with pytest.raises(ledger.LedgerError):
+        ledger.entries((ledger.Posting("income", 1), ledger.Posting("fees", 1)))
+
+
+def test_what_names_no_account_is_refused() -> None:
+    with pytest.raises(ledger.LedgerError):
+        ledger.topped_up(WHO, "https://mint.example", 5)
+
+
+@given(st.lists(st.integers(-(10**12), 10**12), max_size=8))
+def test_entries_are_the_postings_in_pairs(amounts: list[int]) -> None:
+    lines = [(f"order:{n}", amount) for n, amount in enumerate((*amounts, -sum(amounts)))]
+    postings = ledger.balanced(*lines)
+    books: Counter[str] = Counter()
+    found = ledger.entries(postings)
+    assert len(found) <= max(0, len(postings) - 1)
+    for entry in found:
+        assert entry.msat > 0
+        assert entry.debit != entry.credit
+        books[entry.debit] += entry.msat
+        books[entry.credit] -= entry.msat
+    assert {name: msat for name, msat in books.items() if msat} == {
+        line.account: line.msat for line in postings
+    }
 
 
 @given(msat, msat, st.integers(0, 10**6), msat, st.sampled_from([1, 1_000]))
@@ -28,10 +52,10 @@ def test_the_life_of_an_order_balances(
     split = Settlement(cost, units, credit)
     books: Counter[str] = Counter()
     for postings in (
-        ledger.token_paid("o", MINT, net),
+        ledger.token_paid("o", PLACE, net),
         ledger.settled("o", WHO, split, unit_msat),
-        ledger.change_spent("o", MINT, units * unit_msat),
-        ledger.topped_up(WHO, MINT, fee),
+        ledger.change_spent("o", PLACE, units * unit_msat),
+        ledger.topped_up(WHO, PLACE, fee),
         ledger.account_held("p", WHO, fee + credit),
         ledger.settled("p", WHO, Settlement(fee + credit, 0, 0), 1),
     ):
@@ -41,13 +65,15 @@ def test_the_life_of_an_order_balances(
     assert sum(books.values()) == 0
     assert books[ledger.order("o")] == books[ledger.order("p")] == 0
     assert books[ledger.account(WHO)] == books[ledger.change("o")] == 0
-    assert -books["income"] == books[ledger.coins(MINT)] == cost + fee + credit
+    assert -books["income"] == books[PLACE] == cost + fee + credit
 
 
 @given(st.integers(1, 10**9), msat, msat)
 def test_a_refund_never_takes_more_than_was_held(held: int, change: int, fee: int) -> None:
     change = min(change, held)
-    lines = {line.account: line.msat for line in ledger.refunded("r", WHO, MINT, held, change, fee)}
+    lines = {
+        line.account: line.msat for line in ledger.refunded("r", WHO, PLACE, held, change, fee)
+    }
     assert sum(lines.values()) == 0
     assert lines.get(ledger.account(WHO), 0) <= 0
     assert lines.get("fees", 0) == max(0, change + fee - held)
@@ -55,7 +81,7 @@ def test_a_refund_never_takes_more_than_was_held(held: int, change: int, fee: in
 
 @given(msat, msat)
 def test_what_the_owner_takes_leaves_the_mint_with_its_fee(amount: int, fee: int) -> None:
-    lines = {line.account: line.msat for line in ledger.withdrawn(MINT, amount, fee)}
+    lines = {line.account: line.msat for line in ledger.withdrawn(PLACE, amount, fee)}
     assert sum(lines.values()) == 0
-    assert lines.get(ledger.coins(MINT), 0) == -amount - fee
+    assert lines.get(PLACE, 0) == -amount - fee
     assert lines.get("owner", 0) == amount

@@ -204,8 +204,17 @@ async def open_orders_are_left_alone(state: Path, summary: Any) -> None:
 
 
 async def the_ledger_is_exported(state: Path, summary: Any) -> None:
-    called = await cli(state, "ledger", "--csv")
-    rows = list(csv.DictReader(io.StringIO(called.out)))
+    called = await cli(state, "ledger", "--csv", str(state / "ledger.csv"))
+    text = (state / "ledger.csv").read_bytes()
+    assert text.startswith(b"time,set,account,msat,kind\r\n")
+    assert text.count(b"\n") == text.count(b"\r\n")
+    assert (await cli(state, "ledger", "--csv", "-")).out.replace("\r", "") == (
+        text.decode().replace("\r", "")
+    )
+    rows = list(csv.DictReader(io.StringIO(text.decode(), newline="")))
+    assert called.err == f"{len(rows)} postings in {state / 'ledger.csv'}\n"
+    assert {row["kind"] for row in rows} >= {"paid", "held", "settled", "topup", "refund"}
+    assert all(row["set"].startswith(row["kind"] + ":") for row in rows)
     assert sum(int(row["msat"]) for row in rows) == 0
     income = sum(int(row["msat"]) for row in rows if row["account"] == "income")
     assert -income == summary["earned_msat"]
@@ -242,11 +251,18 @@ async def the_owner_takes_what_is_his(state: Path, who: Customer, summary: Any) 
 
 #: What somebody, or a disk, does to the rows, and the check that tells.
 TAMPERED = [
-    ("UPDATE posting SET msat = msat + 1 WHERE account = 'income'", "sums to zero"),
-    ("UPDATE posting SET msat = 'much' WHERE account = 'income'", "can be read"),
-    ("DELETE FROM posting WHERE set_id LIKE 'settled:%'", "booked as they ended"),
-    ("DELETE FROM posting WHERE set_id LIKE 'refund:%'", "top-ups and refunds are booked"),
-    ("INSERT INTO posting VALUES ('gift', 'income', -5, 0), ('gift', 'fees', 5, 0)", "belongs to"),
+    ("UPDATE entry SET msat = msat + 1 WHERE credit = 'income'", "booked as they ended"),
+    ("UPDATE entry SET msat = 'much' WHERE credit = 'income'", "can be read"),
+    ("UPDATE entry SET debit = 'fees' WHERE debit LIKE 'coins:sat:%'", "what the ledger says"),
+    ("DELETE FROM entry WHERE set_id LIKE 'settled:%'", "booked as they ended"),
+    ("DELETE FROM entry WHERE set_id LIKE 'settled:%'", "posted or void"),
+    ("DELETE FROM entry WHERE set_id LIKE 'refund:%'", "top-ups and refunds are booked"),
+    (
+        "UPDATE entry SET set_id = 'refund:' || substr(set_id, 9) WHERE set_id LIKE 'settled:%'",
+        "belongs to something",
+    ),
+    ("INSERT INTO entry VALUES ('gift', 0, 'fees', 'income', 5, 0)", "belongs to"),
+    ("INSERT INTO entry SELECT 'refund:' || id, 0, 'fees', 'owner', 5, 0 FROM orders", "or void"),
     ("UPDATE account SET balance_msat = balance_msat + 1", "accounts hold"),
     ("DELETE FROM account", "accounts hold"),
     ("UPDATE orders SET cost_msat = cost_msat + 1 WHERE state = 'closed'", "orders add up"),
@@ -280,7 +296,7 @@ TAMPERED = [
 ]
 
 #: Tables with money in them, and values that their columns never have.
-TABLES = ("orders", "transfer", "account", "posting", "proof", "operation", "claim")
+TABLES = ("orders", "transfer", "account", "entry", "proof", "operation", "claim")
 ODD = ("x", -1, b"\x00\xff", 1e300, 1 << 62)
 
 

@@ -173,10 +173,10 @@ async def test_an_owner_has_no_more_than_is_left(shop: Stopped) -> None:
 async def test_what_an_account_put_aside_is_not_the_owners(shop: Stopped) -> None:
     """An account paid 10 sat for an order that has not ended: the owner has 10 sat less to take."""
     shop.change(
-        "INSERT INTO posting SELECT 'held:o', 'account:' || pubkey, 10000, 0 FROM account"
-        " UNION SELECT 'held:o', 'order:o', -10000, 0"
-        " UNION SELECT 'topup:t', 'account:' || pubkey, -10000, 0 FROM account"
-        " UNION SELECT 'topup:t', 'coins:' || mint, 10000, 0 FROM orders"
+        "INSERT INTO entry SELECT 'held:o', 0, 'account:' || pubkey, 'order:o', 10000, 0"
+        " FROM account"
+        " UNION SELECT 'topup:t', 0, 'coins:sat:' || mint, 'account:' || pubkey, 10000, 0"
+        " FROM orders, account"
     )
     shop.change(
         "INSERT INTO orders SELECT 'o', wrap, author, dialect, reply_key, reply_relays, 'account',"
@@ -207,7 +207,7 @@ async def test_coins_found_in_a_lost_past_need_no_posting(shop: Stopped) -> None
     )
     found = await shop.audit(offline=True)
     assert found.ok
-    assert f"found at {shop.mint.url}: 4000 msat" in notes(found)
+    assert f"found in coins:sat:{shop.mint.url}: 4000 msat" in notes(found)
     shop.change("UPDATE proof SET state = 'spent' WHERE secret = 'found'")
     assert not (await shop.audit(offline=True)).ok
 

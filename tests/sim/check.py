@@ -76,8 +76,8 @@ def _ledger(books: Books) -> Iterator[str]:
         yield f"the ledger sums to {sum(balances.values())}"
     rows = books.disk.table("SELECT amount FROM proof WHERE state <> 'spent'")
     have = sum(row["amount"] for row in rows) * 1_000
-    if balances[f"coins:{URL}"] != have:
-        yield f"the ledger has coins of {balances[f'coins:{URL}']}, the purse of {have}"
+    if balances[f"coins:sat:{URL}"] != have:
+        yield f"the ledger has coins of {balances[f'coins:sat:{URL}']}, the purse of {have}"
     accounts = {
         row["pubkey"]: row["balance_msat"] for row in books.disk.table("SELECT * FROM account")
     }

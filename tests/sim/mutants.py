@@ -219,8 +219,9 @@ UPDATE orders SET state = 'settled', cost_msat = :cost_msat, change_units = :cha
 WHERE id = :id
 """
 _POSTED_TWICE: Final = """
-INSERT INTO posting (set_id, account, msat, at) VALUES (:set_id, :account, :msat, :at)
-ON CONFLICT (set_id, account) DO UPDATE SET msat = posting.msat + excluded.msat
+INSERT INTO entry (set_id, n, debit, credit, msat, at)
+VALUES (:set_id, :n, :debit, :credit, :msat, :at)
+ON CONFLICT (set_id, n) DO UPDATE SET msat = entry.msat + excluded.msat
 """
 _STAYS_PAID: Final = """
 UPDATE orders SET state = 'paid', cost_msat = :cost_msat, change_units = :change_units,
@@ -236,7 +237,7 @@ MUTANTS: Final[dict[str, Parts]] = {
     "commit not safe before the mint is asked": Parts(late_units=2),
     "coins not claimed": _without("claim_insert"),
     "settled twice": Parts(
-        daemon=EagerDaemon, sql={"order_settled": _SETTLED_ALWAYS, "posting_insert": _POSTED_TWICE}
+        daemon=EagerDaemon, sql={"order_settled": _SETTLED_ALWAYS, "entry_insert": _POSTED_TWICE}
     ),
     "change given and kept": Parts(purse=OpenChangePurse),
     "paid back after it was settled": Parts(sql={"order_settled": _STAYS_PAID}),

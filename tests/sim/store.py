@@ -10,19 +10,20 @@ from typing import Any
 from nostrllm.adapters.sql_file import Statement, read_part, statements_of
 from nostrllm.errors import LocalError, StoreError
 from nostrllm.ports import Conflict, Row, Write
+from nostrllm.provider.shop import STORE_PARTS
 from tests.sim.life import Life
 from tests.sim.weather import Weather
 
 
 @cache
 def _statements() -> Mapping[str, Statement]:
-    return statements_of([read_part("purse"), read_part("provider")])
+    return statements_of([read_part(part) for part in STORE_PARTS])
 
 
 @cache
 def _empty() -> bytes:
     connection = sqlite3.connect(":memory:", isolation_level=None)
-    for part in (read_part("purse"), read_part("provider")):
+    for part in map(read_part, STORE_PARTS):
         for sql in (sql for migration in part.migrations for sql in migration):
             connection.execute(sql)
     image = connection.serialize()

@@ -185,25 +185,6 @@ SELECT pubkey FROM account WHERE pubkey = :pubkey AND seq = :seq;
 -- name: account_model
 INSERT INTO account (pubkey, balance_msat, seq, model) VALUES (:pubkey, 0, 0, :model)
 ON CONFLICT (pubkey) DO UPDATE SET model = excluded.model;
--- name: change_unspent
-SELECT id, mint, -msat AS msat FROM (
-    SELECT orders.id AS id, orders.mint AS mint, 'change:' || orders.id AS name FROM orders
-    WHERE change_units > 0
-    UNION ALL
-    SELECT transfer.id, transfer.mint, 'change:' || transfer.id FROM transfer
-    WHERE kind = 'refund' AND state = 'done'
-) AS given
-JOIN posting ON posting.account = given.name
-WHERE NOT EXISTS (
-    SELECT 1 FROM posting AS spent WHERE spent.set_id = 'spent:' || given.id
-);
-
--- name: posting_insert
-INSERT INTO posting (set_id, account, msat, at) VALUES (:set_id, :account, :msat, :at);
--- name: posting_unbalanced
-SELECT set_id FROM posting WHERE set_id = :set_id GROUP BY set_id HAVING sum(msat) <> 0;
--- name: posting_balances
-SELECT account, sum(msat) AS msat FROM posting GROUP BY account ORDER BY account;
 
 -- name: outbox_insert
 INSERT INTO outbox (id, owner, position, event, relays, state, next_at, expires_at)
@@ -238,8 +219,6 @@ DELETE FROM price_page WHERE valid_until < :before;
 SELECT * FROM transfer ORDER BY created_at, id;
 -- name: accounts_all
 SELECT pubkey, balance_msat FROM account ORDER BY pubkey;
--- name: postings_all
-SELECT at, set_id, account, msat FROM posting ORDER BY at, set_id, account;
 -- name: audit_proofs
 SELECT * FROM proof WHERE state <> 'spent' OR operation = 'scan' OR operation LIKE 'found:%'
 ORDER BY mint, unit, y;
