@@ -97,16 +97,24 @@ class Purse:
     # tokens that come in
 
     async def plan_receive(
-        self, op_id: str, token: Token, *, ladder: bool, owner: str, proof_state: str = "free"
+        self,
+        op_id: str,
+        token: Token,
+        *,
+        ladder: bool,
+        owner: str,
+        proof_state: str = "free",
+        unlock: receive.Unlock | None = None,
     ) -> Plan:
         """Check a token as far as that goes without the mint's word, and prepare its swap.
 
         Commit the plan's writes with your own, then `run(op_id)`. `ladder`: the new coins can make
-        any change. Raises RemoteError (payment-token-invalid, payment-token-locked-wrong,
-        payment-amount-low, payment-mint-unaccepted), OutcomeUnknown when the mint's keys are not
-        known and it does not answer.
+        any change. `unlock` gives the witness of a locked secret, or None to refuse it. Raises
+        RemoteError (payment-token-invalid, payment-token-locked-wrong, payment-amount-low,
+        payment-mint-unaccepted), OutcomeUnknown when the mint's keys are not known and it does not
+        answer.
         """
-        wanted = receive.Wanted(ladder, owner, proof_state)
+        wanted = receive.Wanted(ladder, owner, proof_state, unlock)
         plan, outputs = await receive.plan(self._till, op_id, token, wanted)
         self._driver.planned(op_id, outputs)
         return plan

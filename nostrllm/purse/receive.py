@@ -7,7 +7,7 @@ was never ours. Resume: run again.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from nostrllm.core import coins
@@ -18,6 +18,9 @@ from nostrllm.purse.operation import Operation, Own, Plan
 from nostrllm.purse.till import Outputs, Till, keyset_in_use, keysets_with
 from nostrllm.wire.token import Proof, Token
 
+#: The witness that spends a locked secret (NUT-11); None for a lock that is not taken.
+Unlock = Callable[[str], str | None]
+
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
@@ -26,13 +29,14 @@ class Wanted:
     ladder: bool
     owner: str
     state: str
+    unlock: Unlock | None = None
 
 
 async def plan(till: Till, op_id: str, token: Token, wanted: Wanted) -> tuple[Plan, Outputs]:
     """See Purse.plan_receive; the plan, and the outputs it has in its writes."""
     mint = till.mints.at(token.mint)
     keysets = await keysets_with(mint, {proof.id for proof in token.proofs})
-    proofs = tuple(checked(proof, token.unit, keysets) for proof in token.proofs)
+    proofs = tuple(checked(proof, token.unit, keysets, wanted.unlock) for proof in token.proofs)
     amount, fee = token.amount, coins.fee(proofs, keysets)
     if amount <= fee:
         raise RemoteError(
@@ -52,10 +56,13 @@ async def plan(till: Till, op_id: str, token: Token, wanted: Wanted) -> tuple[Pl
     return Plan(op_id, mint.url, token.unit, amount, fee, amount - fee, writes), outputs
 
 
-def checked(proof: Proof, unit: str, keysets: Mapping[str, Keyset]) -> Proof:
+def checked(
+    proof: Proof, unit: str, keysets: Mapping[str, Keyset], unlock: Unlock | None = None
+) -> Proof:
     """The coin under its full keyset id, if nothing about it is wrong that we can see ourselves.
 
-    Raises RemoteError. Without a DLEQ only the mint can tell whether it is real.
+    Raises RemoteError. Without a DLEQ only the mint can tell whether it is real. A locked one is
+    refused unless `unlock` gives its witness.
     """
     keyset = keyset_named(proof.id, keysets)
     if keyset.unit != unit:
@@ -63,14 +70,16 @@ def checked(proof: Proof, unit: str, keysets: Mapping[str, Keyset]) -> Proof:
     key = keyset.keys.get(proof.amount)
     if key is None:
         raise RemoteError("the mint has no coin of such an amount", code="payment-token-invalid")
-    if proof.secret.lstrip().startswith("["):
+    locked = proof.secret.lstrip().startswith("[")
+    witness = unlock(proof.secret) if locked and unlock is not None else None
+    if locked and witness is None:
         raise RemoteError("the token is locked", code="payment-token-locked-wrong")
     if not is_point(proof.C):
         raise RemoteError("a coin's signature is no point", code="payment-token-invalid")
     complete = proof.dleq is not None and proof.dleq.r is not None
     if complete and not verify_proof_dleq(proof, key):
         raise RemoteError("the mint did not sign this coin", code="payment-token-invalid")
-    return replace(proof, id=keyset.id, witness=None)
+    return replace(proof, id=keyset.id, witness=witness)
 
 
 def keyset_named(name: str, keysets: Mapping[str, Keyset]) -> Keyset:

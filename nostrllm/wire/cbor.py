@@ -15,7 +15,8 @@ DEPTH_MAX: Final = 8
 ITEMS_MAX: Final = 8_192
 
 _UINT, _NEGATIVE, _BYTES, _TEXT, _ARRAY, _MAP = range(6)
-_SIMPLE: Final = {0xF4: False, 0xF5: True, 0xF6: None}
+#: 0xF7 is JavaScript's undefined, which cashu-ts writes for what is not there.
+_SIMPLE: Final = {0xF4: False, 0xF5: True, 0xF6: None, 0xF7: None}
 _INDEFINITE: Final = -1
 _BREAK: Final = object()
 

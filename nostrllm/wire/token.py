@@ -6,8 +6,6 @@ reader is total: any input gives an object, or RemoteError `payment-token-invali
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import re
 from collections.abc import Mapping
@@ -16,7 +14,7 @@ from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
 from nostrllm.errors import RemoteError
-from nostrllm.wire import cbor
+from nostrllm.wire import base64url, cbor
 
 TOKEN_BYTES_MAX: Final = 128 * 1024
 PROOFS_MAX: Final = 256
@@ -214,6 +212,19 @@ def parse_token(text: object) -> Token:
         token = _from_v3(_decoded(text[6:]))
     else:
         _refuse("the token has no prefix that we know")
+    return _whole(token)
+
+
+def checked_token(mint: str, unit: object, proofs: list[object], memo: object) -> Token:
+    """Coins that came in another form than a token's text, under the same limits.
+
+    Raises RemoteError `payment-token-invalid`.
+    """
+    coins = tuple(Proof.from_dict(raw) for raw in _list(proofs))
+    return _whole(Token(mint, _matching(unit, _UNIT, "unit"), coins, _memo(memo)))
+
+
+def _whole(token: Token) -> Token:
     if not 0 < len(token.proofs) <= PROOFS_MAX or token.amount > AMOUNT_MAX:
         _refuse("the token has no coins, too many, or too much")
     if len({proof.secret for proof in token.proofs}) != len(token.proofs):
@@ -224,12 +235,12 @@ def parse_token(text: object) -> Token:
 def encode_token(token: Token, version: int = 4) -> str:
     """The token as text: version 4 (short keyset ids, CBOR) or 3 (full ids, JSON)."""
     if version == 4:
-        return "cashuB" + _encoded(cbor.dumps(_as_v4(token)))
+        return "cashuB" + base64url.encode(cbor.dumps(_as_v4(token)))
     entry = {"mint": token.mint, "proofs": [proof.as_dict() for proof in token.proofs]}
     body: dict[str, Any] = {"token": [entry], "unit": token.unit}
     if token.memo is not None:
         body["memo"] = token.memo
-    return "cashuA" + _encoded(json.dumps(body, separators=(",", ":")).encode())
+    return "cashuA" + base64url.encode(json.dumps(body, separators=(",", ":")).encode())
 
 
 def _from_v3(data: bytes) -> Token:
@@ -309,15 +320,10 @@ def _as_v4(token: Token) -> dict[str, Any]:
 
 
 def _decoded(text: str) -> bytes:
-    text = text.rstrip("=").replace("+", "-").replace("/", "_")
     try:
-        return base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    except (binascii.Error, ValueError):
+        return base64url.decode(text)
+    except ValueError:
         _refuse(UNREADABLE)
-
-
-def _encoded(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).decode().rstrip("=")
 
 
 def _fields(raw: object, what: str) -> Mapping[str, Any]:

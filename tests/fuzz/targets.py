@@ -4,7 +4,7 @@ imported here; its first inputs go to corpus/<name>/.
 
 from __future__ import annotations
 
-from tests.fuzz import coins, encrypted, events, messages, streams
+from tests.fuzz import coins, encrypted, events, messages, payments, streams
 from tests.fuzz.target import Target
 
 TARGETS: dict[str, Target] = {
@@ -13,4 +13,5 @@ TARGETS: dict[str, Target] = {
     **streams.TARGETS,
     **messages.TARGETS,
     **coins.TARGETS,
+    **payments.TARGETS,
 }

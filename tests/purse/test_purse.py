@@ -9,11 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from nostrllm.crypto.bdhke import y_of
+from nostrllm.crypto.bdhke import sign_witness, y_of
+from nostrllm.crypto.keys import public_key
 from nostrllm.errors import LocalError, RemoteError
 from nostrllm.ports import Conflict, Write
 from nostrllm.purse import Outcome
 from nostrllm.wire.token import Dleq, Token, encode_token, parse_token
+from tests.locking import locked
 from tests.purse.world import Wallet, proofs_unspent, wallet
 
 
@@ -370,3 +372,40 @@ async def test_one_issue_and_one_reclaim_started_twice(alice: Wallet) -> None:
     done = [result for result in results if isinstance(result, Outcome)]
     assert {outcome.state for outcome in done} == {"DONE"}
     assert await alice.worth() == 31
+
+
+async def test_locked_coins_are_taken_with_their_witness(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(64)
+    key = secrets.token_bytes(32)
+    compressed = f"02{public_key(key)}"
+    plain = await alice.purse.send("s", alice.mint, "sat", 21)
+    token = await locked(alice.mints, plain, compressed)
+    with pytest.raises(RemoteError) as refused:
+        await bob.purse.plan_receive("r", token, ladder=False, owner="")
+    assert refused.value.code == "payment-token-locked-wrong"
+    with pytest.raises(RemoteError, match="locked"):
+        await bob.purse.plan_receive("r", token, ladder=False, owner="", unlock=lambda _: None)
+
+    def unlock(secret: str) -> str:
+        return sign_witness(secret, key, bytes(32))
+
+    plan = await bob.purse.plan_receive("r", token, ladder=False, owner="", unlock=unlock)
+    await bob.store.commit(*plan.writes)
+    outcome = await bob.again().run("r")  # the witness is in the stored request
+    assert (outcome.state, outcome.amount, outcome.fee) == ("DONE", 20, 1)
+    assert await bob.worth() == 19
+
+
+async def test_a_witness_of_another_key_is_the_mints_to_refuse(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(64)
+    plain = await alice.purse.send("s", alice.mint, "sat", 21)
+    token = await locked(alice.mints, plain, f"02{public_key(bytes(31) + bytes([7]))}")
+
+    def unlock(secret: str) -> str:
+        return sign_witness(secret, bytes(31) + bytes([8]), bytes(32))
+
+    plan = await bob.purse.plan_receive("r", token, ladder=False, owner="", unlock=unlock)
+    await bob.store.commit(*plan.writes)
+    outcome = await bob.purse.run("r")
+    assert (outcome.state, outcome.code) == ("REJECTED", "payment-token-invalid")
+    assert await proofs_unspent(bob, token)

@@ -54,6 +54,10 @@ def test_arrays_and_maps_of_unknown_length() -> None:
     assert cbor.loads(bytes.fromhex("9f01bf6161f6ffff")) == [1, {"a": None}]
 
 
+def test_what_javascript_calls_undefined_is_nothing() -> None:
+    assert cbor.loads(cbor2.dumps({"a": cbor2.undefined})) == {"a": None}
+
+
 @pytest.mark.parametrize(
     ("data", "why"),
     [
@@ -70,7 +74,7 @@ def test_arrays_and_maps_of_unknown_length() -> None:
         ("a2616101616102", "key twice"),
         ("c000", "tag, a float"),
         ("f90000", "tag, a float"),
-        ("f7", "tag, a float"),
+        ("f8ff", "tag, a float"),
         ("81" * cbor.DEPTH_MAX + "00", "too deep"),
         ("992001" + "00" * 8193, "too many items"),
     ],
