@@ -49,13 +49,28 @@ class Sent:
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
+@dataclass(frozen=True)
+class Habits:
+    """How often one wishes for something (at most), and how long he waits between (at most)."""
+
+    wishes: int
+    apart_s: float
+
+
 class Client:
     """Somebody with a key, coins, and a subscription to his letters."""
 
     def __init__(
-        self, name: str, mint: SimMint, network: Network, keyring: SimKeyring, rng: random.Random
+        self,
+        name: str,
+        habits: Habits,
+        mint: SimMint,
+        network: Network,
+        keyring: SimKeyring,
+        rng: random.Random,
     ) -> None:
         self.name = name
+        self.habits = habits
         self.mint = mint
         self.network = network
         self.rng = rng
@@ -173,7 +188,7 @@ class Person(Client):
     async def act(self, provider: str) -> None:
         """Wait a while, then ask."""
         rng = self.rng
-        await asyncio.sleep(rng.uniform(0, 100))
+        await asyncio.sleep(rng.uniform(0, self.habits.apart_s * 2.5))
         amount = rng.randrange(10, 200)
         proofs = self.coins(amount)
         question = f"{self.name}?"
@@ -214,7 +229,7 @@ class Program(Client):
         super().__init__(*arguments)
         self._number = 0
         self._writing: asyncio.TaskGroup | None = None
-        self._run_at = START_S + 140.0
+        self._run_at = START_S + self.habits.apart_s * 3.5
 
     async def act(self, provider: str) -> None:
         """A few things at random times, each in its own right."""
@@ -225,8 +240,8 @@ class Program(Client):
         ]
         async with asyncio.TaskGroup() as group:
             self._writing = group
-            for _ in range(rng.randrange(1, 6)):
-                await asyncio.sleep(rng.uniform(0, 40))
+            for _ in range(rng.randint(1, self.habits.wishes)):
+                await asyncio.sleep(rng.uniform(0, self.habits.apart_s))
                 await rng.choice(wishes)(provider)
             if rng.random() < 0.5:  # all who do ask in the same moment
                 await asyncio.sleep(max(0.0, self._run_at - asyncio.get_running_loop().time()))

@@ -43,7 +43,7 @@ class SimEngine:
 
     async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
         """See ports.Engine."""
-        self._life.check()
+        self._life.boundary("before engine")
         question = str(body["messages"][-1]["content"])
         self._runs[question] += 1
         draw = self._weather.draw
@@ -68,4 +68,5 @@ class SimEngine:
         if not draw("engine_uncounted"):
             most = 4_000 if draw("engine_verbose") else 60
             usage = Usage(prompt=20, completion=self._rng.randrange(len(words), most))
+        self._life.boundary("after engine")
         yield Delta(finish_reason="stop", usage=usage)

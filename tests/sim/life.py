@@ -49,8 +49,10 @@ class Life:
             raise asyncio.CancelledError
 
     async def pause(self, most_s: float) -> None:
-        """Wait a little, or only let others run."""
-        await asyncio.sleep(self.rng.uniform(0, most_s) if self.rng.random() < 0.3 else 0)
+        """Wait a little, or only let others run, or go on at once."""
+        drawn = self.rng.random()
+        if drawn < 0.6:
+            await asyncio.sleep(self.rng.uniform(0, most_s) if drawn < 0.2 else 0)
         self.check()
 
     def begin(self) -> None:

@@ -9,15 +9,19 @@
 from __future__ import annotations
 
 import asyncio
+import heapq
 import random
 import selectors
+from collections import deque
 from collections.abc import Callable, Coroutine, Generator, Mapping
 from contextvars import Context, ContextVar
-from typing import IO, Any, Final
+from typing import IO, Any, Final, TypeVarTuple
 
 START_S: Final = 1_700_000_000.0
 
 Tasks = list["asyncio.Task[Any]"]
+
+_Ts = TypeVarTuple("_Ts")
 
 #: The tasks of the process that the running code belongs to; None outside of any.
 PROCESS: ContextVar[Tasks | None] = ContextVar("process", default=None)
@@ -31,7 +35,6 @@ class _NoIO(selectors.BaseSelector):
     """Never waits and never polls; takes the loop's own wake-up pipe and no other file."""
 
     def __init__(self) -> None:
-        self.skip: Callable[[], None] = lambda: None
         self._keys: dict[Any, selectors.SelectorKey] = {}
 
     def register(self, fileobj: Any, events: int, data: Any = None) -> selectors.SelectorKey:
@@ -50,10 +53,6 @@ class _NoIO(selectors.BaseSelector):
         return self._keys
 
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
-        if timeout is None:
-            raise Deadlock("every task waits and no timer is set")
-        if timeout:
-            self.skip()
         return []
 
     def close(self) -> None:
@@ -61,20 +60,20 @@ class _NoIO(selectors.BaseSelector):
 
 
 class SimLoop(asyncio.SelectorEventLoop):
-    """See the module. `ordered`: run what is ready first come, first served, as while crashing."""
+    """See the module. `ordered`: run what is ready first come, first served, as while crashing.
 
-    _ready: Any
-    _scheduled: list[asyncio.TimerHandle]
+    What asyncio does for sockets, signals, threads and debugging is left out of the way of a
+    callback: it is run some thousand times in a history.
+    """
 
     def __init__(self, seed: str) -> None:
         self._now = START_S
         self._rng = random.Random(seed)
+        self._timers: list[tuple[float, int, asyncio.TimerHandle]] = []
+        self._timers_made = 0
         self.ordered = False
-        selector = _NoIO()
-        super().__init__(selector)
-        selector.skip = self._skip_to_next_timer
-        # Above one ulp of epoch seconds, or a due timer never counts as due.
-        self._clock_resolution = 1e-6
+        super().__init__(_NoIO())
+        self._ready: deque[asyncio.Handle] = deque()
         self.set_task_factory(_task)
         self.set_exception_handler(lambda loop, context: None)
 
@@ -82,17 +81,63 @@ class SimLoop(asyncio.SelectorEventLoop):
         """Virtual unix seconds."""
         return self._now
 
-    def _skip_to_next_timer(self) -> None:
-        # Land on the timer itself: adding a difference can fall one ulp short for ever.
-        self._now = max(self._now, self._scheduled[0].when())
+    def call_soon(
+        self, callback: Callable[[*_Ts], object], *args: *_Ts, context: Context | None = None
+    ) -> asyncio.Handle:
+        """Run after what is running now."""
+        handle = asyncio.Handle(callback, args, self, context)
+        self._ready.append(handle)
+        return handle
+
+    def call_later(
+        self,
+        delay: float,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run after so many virtual seconds."""
+        return self.call_at(self._now + delay, callback, *args, context=context)
+
+    def call_at(
+        self,
+        when: float,
+        callback: Callable[[*_Ts], object],
+        *args: *_Ts,
+        context: Context | None = None,
+    ) -> asyncio.TimerHandle:
+        """Run when it is so late."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        self._timers_made += 1
+        heapq.heappush(self._timers, (when, self._timers_made, timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: asyncio.TimerHandle) -> None:
+        """A cancelled timer is thrown away when its time has come."""
 
     def _run_once(self) -> None:
-        if len(self._ready) > 1 and not self.ordered:
-            ready = list(self._ready)
-            self._rng.shuffle(ready)
-            self._ready.clear()
-            self._ready.extend(ready)
-        super()._run_once()  # type: ignore[misc]
+        ready = self._ready
+        if not ready and not self._stopping:  # type: ignore[attr-defined]
+            self._skip_to_next_timer()
+        if len(ready) > 1 and not self.ordered:
+            shuffled = list(ready)
+            self._rng.shuffle(shuffled)
+            ready.clear()
+            ready.extend(shuffled)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()
+
+    def _skip_to_next_timer(self) -> None:
+        timers = self._timers
+        while timers and timers[0][2].cancelled():
+            heapq.heappop(timers)
+        if not timers:
+            raise Deadlock("every task waits and no timer is set")
+        self._now = max(self._now, timers[0][0])
+        while timers and timers[0][0] <= self._now:
+            self._ready.append(heapq.heappop(timers)[2])
 
 
 def _task(

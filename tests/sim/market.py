@@ -23,8 +23,9 @@ from nostrllm.provider.shop import Model, Shop, World
 from nostrllm.purse import Purse
 from nostrllm.wire.announcement import ModelOffer, Price
 from tests.sim.check import Books, violations
-from tests.sim.clients import Person, Program
+from tests.sim.clients import Habits, Person, Program
 from tests.sim.engine import SimEngine
+from tests.sim.group import TOY, drawn
 from tests.sim.keys import SimKeyring
 from tests.sim.life import Life
 from tests.sim.loop import SimClock, SimLoop
@@ -41,8 +42,10 @@ CHANCES: Final = {
     "replay": 0.5,
     "replay_stored": 0.2,
     "delay": 0.1,
-    "lost_before": 0.15,
-    "lost_after": 0.2,
+    "mint_cut": 0.15,
+    "mint_stall": 0.04,
+    "mint_500_after": 0.1,
+    "mint_garbage": 0.08,
     "slow_mint": 0.15,
     "engine_slow": 0.15,
     "engine_hangs": 0.05,
@@ -55,7 +58,10 @@ CHANCES: Final = {
 }
 
 #: The effect around which a process ends, and how many of its boundaries it may live through.
-CRASHES: Final = (("", 60), ("", 200), ("", 500), ("mint", 8), ("mint", 40), ("publish", 60))
+CRASHES: Final = (
+    *(("", 60), ("", 200), ("", 500)),
+    *(("mint", 8), ("mint", 40), ("publish", 60), ("engine", 8), ("cast", 20)),
+)
 
 SHOP: Final = Shop(
     name="Stall",
@@ -78,6 +84,23 @@ SHOP: Final = Shop(
     letters_per_minute_max=100_000,
     drain_s=10.0,
 )
+
+
+@dataclass(frozen=True)
+class Scale:
+    """How much happens in a run: so many clients at most, their wishes, and the time between."""
+
+    programs: int
+    persons: int
+    wishes: int
+    apart_s: float
+    storm_s: tuple[float, float]
+
+
+#: Much of what goes wrong does so among few; some of it only in a crowd.
+SMALL: Final = Scale(2, 1, 3, 12.0, (40.0, 120.0))
+LARGE: Final = Scale(3, 2, 5, 40.0, (150.0, 400.0))
+LARGE_EVERY: Final = 8
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,7 @@ class Report:
     lives: int
     states: Mapping[str, int]
     crashes: Mapping[str, int]
+    faults: Mapping[str, int]
     virtual_s: float
 
 
@@ -113,7 +137,11 @@ def simulate(seed: int, parts: Parts | None = None) -> Report:
     random.seed(seed)  # jitter of the purse's pauses
     try:
         told = structlog.processors.format_exc_info
-        with structlog.testing.capture_logs([told]) as logs, _loop(seed) as runner:
+        with (
+            drawn(TOY),
+            structlog.testing.capture_logs([told]) as logs,
+            _loop(seed) as runner,
+        ):
             return runner.run(_Run(seed, parts or Parts(), logs).run())
     finally:
         random.setstate(before)
@@ -128,6 +156,7 @@ def _loop(seed: int) -> Iterator[asyncio.Runner]:
 class _Run:
     def __init__(self, seed: int, parts: Parts, logs: list[Any]) -> None:
         self._seed = seed
+        self._scale = SMALL if seed % LARGE_EVERY else LARGE
         self._parts = parts
         self._logs = logs
         self._rng = self._stream("plan")
@@ -135,7 +164,7 @@ class _Run:
         chances = {name: chance * severity for name, chance in CHANCES.items()}
         chances["store_fails"] = self._rng.choice((0.0, 0.0, 0.02))
         self._weather = Weather(self._stream("weather"), chances)
-        self._mint = SimMint(self._rng.choice((0, 100, 100, 1_000)))
+        self._mint = SimMint(self._rng.choice((0, 100, 100, 1_000)), TOY)
         self._network = Network(self._weather, self._stream("network"))
         self._disk = Disk(parts.sql, parts.late_units)
         self._clock = SimClock()
@@ -181,9 +210,11 @@ class _Run:
 
     def _clients(self) -> list[Program | Person]:
         rng = self._rng
-        programs = [f"p{n}" for n in range(rng.randrange(1, 4))]
-        persons = [f"h{n}" for n in range(rng.randrange(0, 3))]
-        common = (self._mint, self._network, self._keyring)
+        scale = self._scale
+        programs = [f"p{n}" for n in range(rng.randint(1, scale.programs))]
+        persons = [f"h{n}" for n in range(rng.randint(0, scale.persons))]
+        habits = Habits(scale.wishes, scale.apart_s)
+        common = (habits, self._mint, self._network, self._keyring)
         return [
             *(Program(name, *common, self._stream(name)) for name in programs),
             *(Person(name, *common, self._stream(name)) for name in persons),
@@ -262,7 +293,7 @@ class _Run:
     async def _storm(self) -> None:
         """Faults that last a while, and a clean restart now and then, until all is healed."""
         rng = self._rng
-        until = asyncio.get_running_loop().time() + rng.uniform(150, 400)
+        until = asyncio.get_running_loop().time() + rng.uniform(*self._scale.storm_s)
         lines = [f"provider>{url}" for url in RELAYS]
         while (now := asyncio.get_running_loop().time()) < until:
             await asyncio.sleep(min(until - now, rng.uniform(5, 60)))
@@ -275,8 +306,10 @@ class _Run:
                     for line in lines:
                         self._weather.take_down(line, rng.uniform(1, 60))
                 case 3:
+                    self._weather.happened["clean_restart"] += 1
                     self._stop.set()
                 case 4:
+                    self._weather.happened["keyset_rotated"] += 1
                     self._mint.rotate()
         self._is_healed = True
         self._weather.heal()
@@ -321,6 +354,7 @@ class _Run:
             boundaries=sum(boundaries),
             lives=len(self._lives),
             crashes=Counter(life.ended for life in self._lives if life.ended),
+            faults=self._weather.happened,
             states=Counter(f"{row['state']} {row['code']}".strip() for row in orders),
             virtual_s=virtual_s,
         )

@@ -10,40 +10,41 @@ from dataclasses import replace
 from functools import cache
 from typing import Any, Final, TypeVar
 
-from coincurve import PrivateKey, PublicKey
-
 from nostrllm.crypto import bdhke
+from nostrllm.crypto.keys import ORDER
 from nostrllm.errors import MintRefused, OutcomeUnknown
 from nostrllm.ports import Keyset, MintQuote
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Dleq, Proof, normal_url
+from tests.sim.group import CURVE, Group
 from tests.sim.life import Life
 from tests.sim.weather import Weather
 
 URL: Final = "https://mint.example"
-ORDER: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 
 _T = TypeVar("_T")
 
 
 @cache
-def _keys(generation: int) -> dict[int, PrivateKey]:
+def _keys(group: Group, generation: int) -> dict[int, Any]:
     seeds = {1 << n: f"{generation} {n}".encode() for n in range(16)}
-    return {amount: PrivateKey(hashlib.sha256(seed).digest()) for amount, seed in seeds.items()}
+    return {amount: group.key(hashlib.sha256(seed).digest()) for amount, seed in seeds.items()}
 
 
 @cache
-def keyset_with(generation: int, fee_ppk: int) -> Keyset:
+def keyset_with(group: Group, generation: int, fee_ppk: int) -> Keyset:
     """A keyset of the mint, in use."""
-    keys = {amount: key.public_key.format().hex() for amount, key in _keys(generation).items()}
+    pairs = _keys(group, generation).items()
+    keys = {amount: key.public_key.format().hex() for amount, key in pairs}
     return Keyset(bdhke.keyset_id_v1(keys, "sat", fee_ppk), "sat", True, fee_ppk, keys)
 
 
 class SimMint:
     """The mint itself: what it signed, what is spent, and what it owes."""
 
-    def __init__(self, fee_ppk: int) -> None:
+    def __init__(self, fee_ppk: int, group: Group = CURVE) -> None:
         self._fee_ppk = fee_ppk
-        self.keysets: list[Keyset] = [keyset_with(0, fee_ppk)]
+        self._group = group
+        self.keysets: list[Keyset] = [keyset_with(group, 0, fee_ppk)]
         self.issued = self.melted = self.fees = 0
         self.spent: set[str] = set()
         self.pending: set[str] = set()
@@ -57,7 +58,7 @@ class SimMint:
     def rotate(self) -> None:
         """Sign with other keys from now on; coins of the old ones stay good."""
         old = [replace(keyset, active=False) for keyset in self.keysets]
-        self.keysets = [*old, keyset_with(len(old), self._fee_ppk)]
+        self.keysets = [*old, keyset_with(self._group, len(old), self._fee_ppk)]
 
     # with customers whose line is good
 
@@ -131,21 +132,21 @@ class SimMint:
         self.spent |= {bdhke.y_of(proof.secret) for proof in proofs}
         self.fees += self.fee(len(proofs))
 
-    def _key(self, keyset_id: str, amount: int) -> PrivateKey:
+    def _key(self, keyset_id: str, amount: int) -> Any:
         """The key of a keyset whose id may be the short one."""
         [n] = (n for n, keyset in enumerate(self.keysets) if keyset.id.startswith(keyset_id))
-        return _keys(n)[amount]
+        return _keys(self._group, n)[amount]
 
     def _c(self, keyset_id: str, secret: str, amount: int) -> str:
         y = bdhke.hash_to_curve(secret.encode())
-        return y.multiply(self._key(keyset_id, amount).secret).format().hex()
+        return str(y.multiply(self._key(keyset_id, amount).secret).format().hex())
 
     def _sign(self, output: BlindedMessage) -> BlindSignature:
         key = self._key(output.id, output.amount)
-        b = PublicKey(bytes.fromhex(output.B_))
+        b = self._group.point(bytes.fromhex(output.B_))
         c = b.multiply(key.secret)
         nonce = hashlib.sha256(key.secret + b.format()).digest()
-        e = bdhke.hash_e((PrivateKey(nonce).public_key, b.multiply(nonce), key.public_key, c))
+        e = bdhke.hash_e((self._group.key(nonce).public_key, b.multiply(nonce), key.public_key, c))
         s = int.from_bytes(nonce, "big") + int.from_bytes(e, "big") * int.from_bytes(
             key.secret, "big"
         )
@@ -215,7 +216,10 @@ class MintLine:
         self._life.boundary("before mint")
         weather = self._weather
         await self._life.pause(0.1)
-        if weather.is_down(URL) or weather.draw("lost_before"):
+        if weather.is_down(URL):
+            weather.happened["mint_down"] += 1
+            raise OutcomeUnknown
+        if weather.draw("mint_cut"):
             await self._life.pause(20.0)
             raise OutcomeUnknown
         try:
@@ -223,7 +227,12 @@ class MintLine:
         finally:
             self._life.boundary("after mint")
         await self._life.pause(0.3)
-        if weather.draw("lost_after"):  # a cut line, a 500, garbage, nutshell's code 0
+        if weather.draw("mint_stall"):
+            await asyncio.sleep(30.0)
+            self._life.check()
+            raise OutcomeUnknown
+        # A 500 after the mint had committed, an answer that is no JSON, nutshell's code 0.
+        if weather.draw("mint_500_after") or weather.draw("mint_garbage"):
             raise OutcomeUnknown
         return answer
 

@@ -25,7 +25,12 @@ class SimSubscription:
         self.filters = filters
         self.stored_s = stored_s
         self.seen: set[str] = set()
+        #: The number of the newest event that arrived, in the order in which they were sent.
+        self.newest = 0
+        #: What each relay has for it.
+        self.stored: dict[str, dict[str, Event]] = {url: {} for url in RELAYS}
         self._queue: asyncio.Queue[Event] = asyncio.Queue()
+        self._wanted: dict[str, bool] = {}
 
     def __aiter__(self) -> AsyncIterator[Event]:
         return self
@@ -38,14 +43,20 @@ class SimSubscription:
         self._queue.put_nowait(event)
 
     def wants(self, event: Event) -> bool:
-        return any(_matches(wanted, event) for wanted in self.filters)
+        wanted = self._wanted.get(event.id)
+        if wanted is None:
+            wanted = any(_matches(wish, event) for wish in self.filters)
+            self._wanted[event.id] = wanted
+        return wanted
 
 
 def _matches(wanted: Filter, event: Event) -> bool:
-    return (
-        (not wanted.kinds or event.kind in wanted.kinds)
-        and (not wanted.authors or event.pubkey in wanted.authors)
-        and all(set(event.values(name)) & set(values) for name, values in wanted.tags.items())
+    if wanted.kinds and event.kind not in wanted.kinds:
+        return False
+    if wanted.authors and event.pubkey not in wanted.authors:
+        return False
+    return all(
+        not set(values).isdisjoint(event.values(name)) for name, values in wanted.tags.items()
     )
 
 
@@ -58,41 +69,61 @@ class Network:
     stored: dict[str, dict[str, Event]] = field(default_factory=lambda: {url: {} for url in RELAYS})
     listeners: dict[int, tuple[str, SimSubscription]] = field(default_factory=dict)
     _last: int = 0
+    _sent: int = 0
 
     def cut(self, party: str, url: str) -> bool:
         """Is there no way from a party to a relay now?"""
-        return self.weather.is_down(url) or self.weather.is_down(f"{party}>{url}")
+        weather = self.weather
+        if weather.is_down(url):
+            weather.happened["relay_down"] += 1
+            return True
+        if weather.is_down(f"{party}>{url}"):
+            weather.happened["partition"] += 1
+            return True
+        return False
 
-    def later(self, most_s: float, work: object, *arguments: object) -> None:
-        """Do something after a delay; sometimes a long one."""
+    def later(self, most_s: float, subscription: SimSubscription, event: Event) -> None:
+        """Deliver an event after a delay; sometimes a long one."""
         delay = self.rng.uniform(0.001, most_s)
         if self.weather.draw("delay"):
             delay += self.rng.uniform(0, 20.0)
-        assert callable(work)
-        asyncio.get_running_loop().call_later(delay, work, *arguments)
+        self._sent += 1
+        loop = asyncio.get_running_loop()
+        loop.call_later(delay, self._arrive, self._sent, subscription, event)
+
+    def _arrive(self, number: int, subscription: SimSubscription, event: Event) -> None:
+        self.weather.happened["reorder"] += number < subscription.newest
+        subscription.newest = max(number, subscription.newest)
+        subscription.put(event)
 
     def accept(self, url: str, event: Event) -> None:
         """An event reaches a relay, which stores it and passes it on."""
         if self.weather.is_down(url):
             return
-        if not kinds.is_ephemeral(event.kind):
+        is_kept = not kinds.is_ephemeral(event.kind)
+        if is_kept:
             self.stored[url][event.id] = event
         for party, subscription in list(self.listeners.values()):
             if subscription.wants(event):
+                if is_kept:
+                    subscription.stored[url][event.id] = event
                 self._pass_on(party, url, subscription, event)
 
     def _pass_on(self, party: str, url: str, subscription: SimSubscription, event: Event) -> None:
         if self.cut(party, url):
             return
         if not self.weather.draw("loss"):
-            self.later(0.2, subscription.put, event)
+            self.later(0.2, subscription, event)
         if self.weather.draw("replay"):
-            self.later(5.0, subscription.put, event)
+            self.later(5.0, subscription, event)
 
     def listen(self, party: str, subscription: SimSubscription) -> int:
         """Begin to pass on what a subscription wants, and look regularly for what it missed."""
         self._last += 1
         self.listeners[self._last] = (party, subscription)
+        for url, events in self.stored.items():
+            found = {n: event for n, event in events.items() if subscription.wants(event)}
+            subscription.stored[url] = found
         if subscription.stored_s is not None:
             self._catch_up(self._last)
         return self._last
@@ -101,14 +132,15 @@ class Network:
         if number not in self.listeners:
             return
         party, subscription = self.listeners[number]
+        draw = self.weather.draw
         for url in RELAYS:
             if self.cut(party, url):
                 continue
-            for event in list(self.stored[url].values()):
-                missed = event.id not in subscription.seen or self.weather.draw("replay_stored")
-                if missed and subscription.wants(event) and not self.weather.draw("loss"):
+            for event in subscription.stored[url].values():
+                missed = event.id not in subscription.seen or draw("replay_stored")
+                if missed and not draw("loss"):
                     subscription.seen.add(event.id)
-                    self.later(0.5, subscription.put, event)
+                    self.later(0.5, subscription, event)
         loop = asyncio.get_running_loop()
         loop.call_later(CATCH_UP_S * self.rng.uniform(0.5, 1.0), self._catch_up, number)
 
@@ -157,6 +189,7 @@ class SimRelays:
         self._life.boundary("before cast")
         for url in to or RELAYS:
             self._send(event, url, 0.0)
+        self._life.boundary("after cast")
 
     @asynccontextmanager
     async def subscribe(

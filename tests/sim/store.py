@@ -38,7 +38,7 @@ class Disk:
     """
 
     def __init__(self, sql: Mapping[str, str] | None = None, late_units: int = 0) -> None:
-        self._connection = sqlite3.connect(":memory:", isolation_level=None)
+        self._connection = sqlite3.connect(":memory:", isolation_level=None, cached_statements=512)
         self._connection.deserialize(_empty())
         self._connection.row_factory = sqlite3.Row
         self._late_units = late_units
@@ -60,18 +60,21 @@ class Disk:
 
     def unit(self, writes: tuple[Write, ...]) -> list[list[Row]]:
         """All writes or none. Raises Conflict."""
-        connection = self._connection
+        connection, is_late = self._connection, self._late_units > 0
         if not connection.in_transaction:
             connection.execute("BEGIN")
-        connection.execute("SAVEPOINT unit")
+        if is_late:
+            connection.execute("SAVEPOINT unit")
         try:
             rows = [self._run(write) for write in writes]
         except Exception:
-            connection.execute("ROLLBACK TO unit")
-            connection.execute("RELEASE unit")
-            self._make_safe(0)
+            connection.execute("ROLLBACK TO unit" if is_late else "ROLLBACK")
+            if is_late:
+                connection.execute("RELEASE unit")
+                self._make_safe(0)
             raise
-        connection.execute("RELEASE unit")
+        if is_late:
+            connection.execute("RELEASE unit")
         self._make_safe(1)
         return rows
 
@@ -83,12 +86,12 @@ class Disk:
             self._connection.commit()
 
     def _run(self, write: Write) -> list[Row]:
-        statement = self.statement(write.name, write.values)
+        statement = self.statements[write.name]
         try:
-            cursor = self._connection.execute(statement.sql, dict(write.values))
-            rows: list[Row] = [dict(row) for row in cursor.fetchall()]
+            cursor = self._connection.execute(statement.sql, write.values)
         except sqlite3.IntegrityError:
             raise Conflict(write.name) from None
+        rows: list[Row] = list(map(dict, cursor)) if statement.gives_rows else []
         count = len(rows) if statement.gives_rows else cursor.rowcount
         if write.rows not in (None, count):
             raise Conflict(write.name)
@@ -97,7 +100,7 @@ class Disk:
     def rows(self, name: str, /, **values: Any) -> list[Row]:
         """The rows of a named SELECT."""
         statement = self.statement(name, values)
-        return [dict(row) for row in self._connection.execute(statement.sql, values)]
+        return list(map(dict, self._connection.execute(statement.sql, values)))
 
     def table(self, sql: str) -> list[Row]:
         """The rows of any SELECT; for the checks at the end."""
