@@ -30,6 +30,8 @@ CODES: Final[dict[str, bool]] = {
     "payment-amount-low": False,
     "payment-amount-high": False,
     "payment-pending": True,
+    "payment-outputs-wrong": False,
+    "payment-outputs-stale": True,
     "price-changed": True,
     "price-expired": True,
     "model-unknown": False,
@@ -117,6 +119,13 @@ class OutcomeUnknown(WorldError):
     """The mint gave no usable answer; what it did is not known."""
 
     default_code = "payment-mint-unreachable"
+
+    def __init__(
+        self, message: str | None = None, *, code: str | None = None, answered: bool = False
+    ) -> None:
+        """`answered`: the mint is done with the request, only what it did it has not said."""
+        self.answered = answered
+        super().__init__(message, code=code)
 
 
 class EngineError(WorldError):

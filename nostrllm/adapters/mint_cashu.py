@@ -255,6 +255,7 @@ class CashuMint:
             return body
         if 400 <= status < 500 and status != 429 and isinstance(body, dict):
             _raise_refusal(body.get("code"))
+            raise OutcomeUnknown("the mint failed, for no reason that we know", answered=True)
         if status == 429:
             raise _Busy("the mint is busy")
         raise OutcomeUnknown(f"the mint's answer cannot be used (HTTP {status})")

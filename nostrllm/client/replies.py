@@ -24,11 +24,12 @@ from nostrllm.wire.order import (
     Answer,
     Refused,
     Result,
+    Settled,
     parse_chunk,
     parse_from_provider,
 )
 
-Message = Accepted | Refused | Result | Answer
+Message = Accepted | Refused | Result | Settled | Answer
 
 #: Messages and chunks that wait to be looked at.
 WAITING_MAX: Final = 256

@@ -48,6 +48,14 @@ def subset(amounts: Sequence[int], target: int) -> list[int] | None:
     return None if target else chosen
 
 
+def most(amounts: Sequence[int], target: int) -> int:
+    """The largest sum of some of these powers of two that does not exceed `target`."""
+    left = target
+    for amount in sorted(amounts, reverse=True):
+        left -= amount if amount <= left else 0
+    return target - left
+
+
 def fee(proofs: Iterable[Proof], keysets: Mapping[str, HasFee]) -> int:
     """What a mint takes for spending these in one swap: ceil(Σ ppk / 1000) units (NUT-02)."""
     return -(-sum(keysets[proof.id].fee_ppk for proof in proofs) // 1000)

@@ -3,22 +3,27 @@
 Accounts are named by what they stand for. Debits are positive:
 
     coins:<unit>:<mint> what we hold there           (asset)
+    locked:<unit>:<mint> locked coins only we can take, not yet swapped  (asset)
     order:<id>          paid in, not yet settled     (liability)
     account:<pubkey>    a client's balance           (liability)
     change:<id>         change given, not yet spent  (liability)
     income              what answers earned
     fees                mint fees we bore, and rounding in our favour
+    lost                locked coins that the mint never gave us
     owner               what the owner took out
 
 Amounts are msat everywhere, so that one order can pay in one unit and be credited in another; the
 coins of each mint and unit have an account of their own, so that each can be counted at its mint.
 
 Money that something is waiting for is pending: it lies in `order:<id>`, put there by one set,
-`paid:<id>` (a token) or `held:<id>` (from an account). When that order or refund is over, exactly
-one other set takes all of it out again, and `order:<id>` is zero for ever:
+`paid:<id>` (a token), `locked:<id>` (a locked one) or `held:<id>` (from an account). When that order
+or refund is over, exactly one other set takes all of it out again, and `order:<id>` is zero for
+ever:
 
 - post: `settled:<id>` or `refund:<id>` moves it to income, change, coins and what is left over;
 - void: the same set, in which all of it goes back to whom it came from.
+
+A locked token is not coins of ours yet: `redeemed:<id>` makes some of it, in the swap that settles.
 
 Neither exists while the order or refund is under way. The audit checks both halves, row by row.
 
@@ -29,6 +34,7 @@ the number of the entry are unique, so no set is written twice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -37,7 +43,7 @@ from nostrllm.errors import LocalError
 
 #: What an account's name begins with, up to the colon.
 KINDS: Final = frozenset(
-    {"coins", "order", "account", "change", "income", "fees", "owner"},
+    {"coins", "locked", "lost", "order", "account", "change", "income", "fees", "owner"},
 )
 
 
@@ -97,6 +103,11 @@ def coins(mint: str, unit: str) -> str:
     return f"coins:{unit}:{mint}"
 
 
+def locked(mint: str, unit: str) -> str:
+    """What is locked to us at a mint in coins of a unit, and not swapped yet."""
+    return f"locked:{unit}:{mint}"
+
+
 def order(order_id: str) -> str:
     """What was paid in for an order."""
     return f"order:{order_id}"
@@ -120,19 +131,73 @@ def token_paid(order_id: str, place: str, net_msat: int) -> Postings:
     return balanced((place, net_msat), (order(order_id), -net_msat))
 
 
+def lock_accepted(order_id: str, place: str, worth_msat: int) -> Postings:
+    """A locked token pays for an order; it is worth this, the mint's fee included.
+
+    `place` is here and below the ledger's name of locked coins: see `locked`.
+    """
+    return balanced((place, worth_msat), (order(order_id), -worth_msat))
+
+
+def lock_released(order_id: str, place: str, worth_msat: int) -> Postings:
+    """Nothing was taken of it: the client has it back whole."""
+    return balanced((order(order_id), worth_msat), (place, -worth_msat))
+
+
 def account_held(order_id: str, pubkey: str, hold_msat: int) -> Postings:
     """A part of a balance is set aside for an order."""
     return balanced((account(pubkey), hold_msat), (order(order_id), -hold_msat))
 
 
-def settled(order_id: str, pubkey: str, split: Settlement, unit_msat: int) -> Postings:
-    """An order is over: what was paid in becomes income, change and credit."""
+def settled(
+    order_id: str, pubkey: str, split: Settlement, unit_msat: int, fee_msat: int = 0
+) -> Postings:
+    """An order is over: what was paid in becomes income, change and credit.
+
+    `fee_msat`: what a locked token pays for its swap, which is still to come.
+    """
     change_msat = split.change_units * unit_msat
     return balanced(
-        (order(order_id), split.cost_msat + change_msat + split.credit_msat),
+        (order(order_id), split.cost_msat + change_msat + split.credit_msat + fee_msat),
         ("income", -split.cost_msat),
         (change(order_id), -change_msat),
         (account(pubkey), -split.credit_msat),
+        ("fees", -fee_msat),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Redeemed:
+    """A locked token as it is swapped: its worth, and the change that the mint signed for it."""
+
+    order_id: str
+    worth_msat: int
+    change_msat: int
+
+
+def redeemed(place: str, to: str, orders: Sequence[Redeemed], fee_msat: int) -> Postings:
+    """One swap made coins (`to`) of locked tokens and gave out their change; the fee in all."""
+    worth = sum(each.worth_msat for each in orders)
+    given = [(change(each.order_id), each.change_msat) for each in orders]
+    return balanced(
+        (place, -worth),
+        *given,
+        ("fees", fee_msat),
+        (to, worth - sum(msat for _, msat in given) - fee_msat),
+    )
+
+
+def change_credited(order_id: str, pubkey: str, change_msat: int) -> Postings:
+    """Change that the mint would not sign goes to the client's account."""
+    return balanced((change(order_id), change_msat), (account(pubkey), -change_msat))
+
+
+def lock_lost(order_id: str, place: str, worth_msat: int, change_msat: int) -> Postings:
+    """The mint gave us nothing for a locked token; its change is no longer ours to give."""
+    return balanced(
+        (place, -worth_msat),
+        (change(order_id), change_msat),
+        ("lost", worth_msat - change_msat),
     )
 
 

@@ -8,7 +8,8 @@ the money it stands for, so after a crash the state alone tells what is left to 
                 │        └───────┴─ Failed: everything goes back ─▲
                 └─▶ refused: nothing was taken
 
-- paying: the swap (token) is written down and on its way to the mint; a hold on an account skips it
+- paying: the swap (token) is written down and on its way to the mint; a hold on an account skips
+  it, and so does a locked token, which is swapped when the order is over
 - paid: the money is ours to work for; the answer may begin
 - running: the model writes. Only the process knows; to the store the order is still paid, for a
   crash here leaves no answer, so the money goes back
@@ -25,10 +26,11 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import Literal, assert_never
 
+from nostrllm.core import coins
 from nostrllm.errors import LocalError
 
 State = Literal["paying", "paid", "running", "settled", "closed", "refused"]
-Funding = Literal["token", "account"]
+Funding = Literal["token", "account", "locked"]
 
 
 class OrderError(LocalError):
@@ -82,11 +84,15 @@ Event = Paid | PaymentRefused | Started | Generated | Failed
 
 @dataclass(frozen=True, slots=True)
 class Settlement:
-    """Where the paid msat go: they sum up, whatever happens."""
+    """Where the paid msat go: they sum up, whatever happens.
+
+    `released`: nothing was taken of a locked token, not even the mint's fee; it goes back whole.
+    """
 
     cost_msat: int
     change_units: int
     credit_msat: int
+    released: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,8 +101,9 @@ class Order:
 
     `ceiling_msat` is all the client pays, the mint's `fee_msat` included. `unit_msat` is one coin;
     `change_fee_units` is what it costs to receive change, below which change is credited.
-    `wants_ecash` is False when the client prefers credit, or paid from an account. `code` says why
-    an order was refused or failed.
+    `wants_ecash` is False when the client prefers credit, or paid from an account. `rungs` are the
+    amounts of the outputs that a client sent with a locked token; None: any amount can be made.
+    `code` says why an order was refused or failed.
     """
 
     funding: Funding
@@ -105,6 +112,7 @@ class Order:
     unit_msat: int = 1_000
     change_fee_units: int = 1
     wants_ecash: bool = True
+    rungs: tuple[int, ...] | None = None
     state: State = "paying"
     net_msat: int = 0
     settlement: Settlement | None = None
@@ -138,8 +146,12 @@ class Order:
 
     def split(self, cost_msat: int) -> Settlement:
         """The paid msat as cost, change in whole coins, and the rest as credit."""
+        if self.funding == "locked" and not cost_msat:
+            return Settlement(0, 0, 0, released=True)
         rest = self.net_msat - cost_msat
-        units = rest // self.unit_msat if self.wants_ecash and self.funding == "token" else 0
+        units = rest // self.unit_msat if self.wants_ecash and self.funding != "account" else 0
+        if self.rungs is not None:
+            units = coins.most(self.rungs, units)
         if units <= self.change_fee_units:
             units = 0
         return Settlement(cost_msat, units, rest - units * self.unit_msat)

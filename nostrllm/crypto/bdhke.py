@@ -13,6 +13,7 @@ from typing import Final
 
 from coincurve import PrivateKey, PublicKey
 
+from nostrllm.crypto.keys import verify
 from nostrllm.wire.token import Dleq, Proof
 
 _DOMAIN: Final = b"Secp256k1_HashToCurve_Cashu_"
@@ -103,14 +104,33 @@ def keyset_id_v1(
     return "01" + hashlib.sha256(text.encode()).hexdigest()
 
 
-def sign_witness(secret: str, key: bytes, aux: bytes) -> str:
-    """The witness that spends a coin locked to `key` (NUT-11, SIG_INPUTS).
+def public_key_of(secret: bytes) -> str:
+    """The compressed public key (hex) of a secret key."""
+    return PrivateKey(secret).public_key.format().hex()
+
+
+def sign_secret(secret: str, key: bytes, aux: bytes) -> str:
+    """`key`'s signature on the secret of a coin that is locked to it, in hex (NUT-11, SIG_INPUTS).
 
     `aux`: 32 random bytes for the Schnorr signature.
     """
     digest = hashlib.sha256(secret.encode()).digest()
-    signature = PrivateKey(key).sign_schnorr(digest, aux).hex()
+    return PrivateKey(key).sign_schnorr(digest, aux).hex()
+
+
+def verify_secret(secret: str, signature: str, key: str) -> bool:
+    """Is that signature by `key` (compressed hex)? Then its witness spends the coin."""
+    return verify(key[2:], signature, hashlib.sha256(secret.encode()).digest())
+
+
+def witness(signature: str) -> str:
+    """The signature as a mint takes it with a locked coin (NUT-11)."""
     return json.dumps({"signatures": [signature]}, separators=(",", ":"))
+
+
+def sign_witness(secret: str, key: bytes, aux: bytes) -> str:
+    """The witness that spends a coin locked to `key`; see `sign_secret`."""
+    return witness(sign_secret(secret, key, aux))
 
 
 def _point(text: str) -> PublicKey:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 from weakref import WeakValueDictionary
@@ -31,13 +31,21 @@ from nostrllm.purse.operation import (
     proof_of,
     proof_write,
 )
-from nostrllm.purse.till import BadSignature, Till, keyset_in_use, keyset_of
+from nostrllm.purse.outputs import Coins, made_of, mixed, note_of, owners, signed_of
+from nostrllm.purse.till import (
+    BadSignature,
+    Till,
+    keyset_in_use,
+    keyset_of,
+)
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof, Token
 
 log = structlog.get_logger()
 
 #: How far to go past counters that turn out to be used.
 SKIP: Final = 1_000
+#: So often a settle is tried that a mint answers and does nothing about; then its parts are.
+VAIN_MAX: Final = 3
 #: Plans remembered as never sent; of one that is forgotten the mint is asked first.
 FRESH_MAX: Final = 4_096
 
@@ -46,12 +54,14 @@ _QUOTES: Final[dict[str, Consumed]] = {"PAID": "UNSPENT", "ISSUED": "SPENT"}
 
 @dataclass(slots=True)
 class _Chase:
-    """One run of an operation. `unclear`: an earlier request may still be under way."""
+    """One run of an operation. `unclear`: an earlier request may still be under way. `vain`: so
+    often the mint answered a request, without saying why nothing came of it."""
 
     then: Then
     fresh: bool
     unclear: bool
     refusals: int = 0
+    vain: int = 0
 
 
 class Driver:
@@ -95,6 +105,8 @@ class Driver:
 
     async def _outcome(self, operation: Operation) -> Outcome:
         rows = await self._till.store.read("proof_of_operation", operation=operation.id)
+        if operation.kind == "ladder" and operation.state == "DONE":
+            operation = replace(operation, amount=sum(int(row["amount"]) for row in rows))
         token = None
         if operation.kind == "send" and operation.state == "DONE":
             sent = [
@@ -105,7 +117,8 @@ class Driver:
                 )
             ]
             token = token_of(operation, [proof_of(row) for row in sent])
-        return outcome_of(operation, [proof_of(row) for row in rows], token)
+        signed = signed_of(operation) if operation.state == "DONE" else ()
+        return outcome_of(operation, [proof_of(row) for row in rows], token, signed)
 
     # one try
 
@@ -121,6 +134,8 @@ class Driver:
             return await self._load(operation.id)
 
     async def _step(self, operation: Operation, chase: _Chase) -> Operation:
+        if operation.kind == "ladder":
+            return await self._look(operation, chase)
         refused: MintRefused | None = None
         send, chase.fresh = chase.fresh, False
         while True:
@@ -129,8 +144,9 @@ class Driver:
                     signatures = await self._send(operation)
                 except MintRefused as error:
                     refused = error
-                except OutcomeUnknown:
-                    chase.unclear = True
+                except OutcomeUnknown as error:
+                    chase.unclear |= not error.answered
+                    chase.vain += error.answered
                     raise
                 else:
                     return await self._finish(operation, signatures, chase.then)
@@ -138,6 +154,9 @@ class Driver:
             verdict = decide(evidence)
             if verdict is not Verdict.RESEND:
                 break
+            if operation.kind == "settle" and chase.vain >= VAIN_MAX and not chase.unclear:
+                code = "payment-mint-unreachable"
+                return await self._reject(operation, evidence, chase.then, code, "in vain")
             send = True
         if refused is not None and verdict is Verdict.REJECT_REFUSED:
             return await self._refused(operation, evidence, chase, refused)
@@ -166,7 +185,14 @@ class Driver:
         if refusal is not None:
             keyset = (await mint.keysets(refresh=True)).get(operation.outputs[0].id)
             active = keyset is not None and keyset.active
-        return Evidence(found, operation.outputs, tuple(restored), tuple(states), refusal, active)
+        foreign = frozenset(
+            output.B_
+            for own, output in zip(operation.own, operation.outputs, strict=True)
+            if own.foreign
+        )
+        return Evidence(
+            found, operation.outputs, tuple(restored), tuple(states), refusal, active, foreign
+        )
 
     async def _act(
         self, operation: Operation, evidence: Evidence, verdict: Verdict, chase: _Chase
@@ -179,6 +205,13 @@ class Driver:
             case Verdict.REJECT_SPENT:
                 code = "payment-token-spent"
                 return await self._reject(operation, evidence, chase.then, code, "spent elsewhere")
+            case Verdict.REJECT_POISONED:
+                note = " ".join(sorted(owners(operation, evidence.poisoned)))
+                code = "payment-outputs-wrong"
+                return await self._reject(operation, evidence, chase.then, code, note)
+            case Verdict.REJECT_STALE:
+                code = "payment-outputs-stale"
+                return await self._reject(operation, evidence, chase.then, code, "keyset gone")
             case Verdict.RENUMBER | Verdict.ROTATE:
                 chase.fresh = True
                 return await self._renumber(operation, evidence)
@@ -203,39 +236,74 @@ class Driver:
         *,
         restored: bool = False,
     ) -> Operation:
-        till, done = self._till, replace(operation, state="DONE")
+        till = self._till
         keyset = await keyset_of(till.mints.at(operation.mint), operation.outputs[0].id)
         try:
-            proofs = [
-                till.unblind(own.counter, output, signature, keyset)
-                for own, output, signature in zip(
-                    operation.own, operation.outputs, signatures, strict=True
-                )
-            ]
+            made = made_of(till, operation, signatures, keyset)
         except BadSignature:
             return await self._suspect(operation, signatures, then)
-        own = operation.own
+        done = replace(operation, state="DONE", note=note_of(made.signed))
+        coins = made.coins
         if restored:
-            own = await self._spent_since(operation, proofs)
-        writes = [
-            proof_write("proof_insert", proof, operation, row)
-            for proof, row in zip(proofs, own, strict=True)
-        ]
+            coins = await self._spent_since(operation, coins)
+        writes = [proof_write("proof_insert", proof, operation, own) for proof, own in coins]
         writes.append(Write("proof_spend_all", {"owner": operation.id}))
-        sent = [proof for proof, row in zip(proofs, own, strict=True) if row.state == "sent"]
+        proofs = [proof for proof, _ in coins]
+        sent = [proof for proof, own in coins if own.state == "sent"]
         token = token_of(operation, sent) if operation.kind == "send" else None
-        writes += then(outcome_of(done, proofs, token))
+        writes += then(outcome_of(done, proofs, token, made.signed))
         await till.store.commit(done.finish(till.clock.now()), *writes)
         return done
 
-    async def _spent_since(self, operation: Operation, proofs: Sequence[Proof]) -> tuple[Own, ...]:
+    async def _spent_since(self, operation: Operation, coins: Coins) -> Coins:
         """After a restored backup, coins that we now find may have been spent in the lost time."""
         mint = self._till.mints.at(operation.mint)
-        states = await mint.states([y_of(proof.secret) for proof in proofs])
-        return tuple(
-            replace(own, state="spent") if state == "SPENT" else own
-            for own, state in zip(operation.own, states, strict=True)
+        states = await mint.states([y_of(proof.secret) for proof, _ in coins])
+        return [
+            (proof, replace(own, state="spent") if state == "SPENT" else own)
+            for (proof, own), state in zip(coins, states, strict=True)
+        ]
+
+    async def take(
+        self, op_id: str, signatures: Mapping[str, BlindSignature], then: Then
+    ) -> Outcome:
+        """See Purse.take_signed."""
+        lock = self._locks.setdefault(op_id, asyncio.Lock())
+        async with lock:
+            operation = await self._load(op_id)
+            if operation.state == "PREPARED":
+                operation = await self._take(operation, signatures, then)
+            return await self._outcome(operation)
+
+    async def _look(self, operation: Operation, chase: _Chase) -> Operation:
+        """A ladder is finished by what the mint has signed of it, if anything."""
+        mint = self._till.mints.at(operation.mint)
+        restored = await mint.restore(operation.outputs)
+        signed = {output.B_: signature for output, signature in restored}
+        return await self._take(operation, signed, chase.then, restored=True)
+
+    async def _take(
+        self,
+        operation: Operation,
+        signatures: Mapping[str, BlindSignature],
+        then: Then,
+        *,
+        restored: bool = False,
+    ) -> Operation:
+        """The signed part of a ladder becomes coins; the rest of its outputs is never used."""
+        rungs = [
+            (own, output)
+            for own, output in zip(operation.own, operation.outputs, strict=True)
+            if output.B_ in signatures
+        ]
+        part = replace(
+            operation,
+            own=tuple(own for own, _ in rungs),
+            outputs=tuple(output for _, output in rungs),
+            amount=sum(own.amount for own, _ in rungs),
         )
+        found = [signatures[output.B_] for output in part.outputs]
+        return await self._finish(part, found, then, restored=restored) if rungs else operation
 
     async def _suspect(
         self, operation: Operation, signatures: Sequence[BlindSignature], then: Then
@@ -270,7 +338,8 @@ class Driver:
         keyset = keyset_in_use(keysets, operation.unit, (own.amount for own in operation.own))
         if evidence.restored:
             await till.counters.skip(keyset.id, SKIP)
-        renumbered = operation.renumber(*await till.outputs(keyset.id, operation.own))
+        own = [row for row in operation.own if not row.foreign]
+        renumbered = operation.renumber(*mixed(operation, *await till.outputs(keyset.id, own)))
         await till.store.commit(renumbered.renumbered(), *writes)
         log.warning("operation_renumbered", operation=operation.id[:16])
         return renumbered
@@ -281,10 +350,11 @@ class Driver:
         own = {output.B_: row for output, row in zip(operation.outputs, operation.own, strict=True)}
         proofs: list[Proof] = []
         for output, signature in evidence.restored:
+            if own[output.B_].foreign:
+                continue
             keyset = await keyset_of(mint, output.id)
             try:
-                counter = own[output.B_].counter
-                proofs.append(self._till.unblind(counter, output, signature, keyset))
+                proofs.append(self._till.unblind(own[output.B_], output, signature, keyset))
             except BadSignature:
                 log.warning("mint_signature_bad", operation=operation.id[:16], mint=operation.mint)
         states = await mint.states([y_of(proof.secret) for proof in proofs]) if proofs else []

@@ -9,9 +9,13 @@ The mint signs all outputs and spends all inputs of a swap together, or does not
 | MIXED  | any                | some spent by somebody else: reject                           |
 | PENDING| any                | wait                                                          |
 | UNSPENT| some signed        | our counters are old (a restored backup): renumber            |
+| UNSPENT| signed, not ours   | its owner used it before: reject, it is poisoned              |
 | UNSPENT| none, refused, keyset of our outputs no longer in use | renumber for the one that is |
 | UNSPENT| none, refused      | nothing happened and nothing will: reject                     |
 | UNSPENT| none, not refused  | nothing happened: send the same bytes again                   |
+
+Where outputs of others are among them (a settle), a keyset that is gone rejects: they are not ours
+to make anew.
 
 For an issue (NUT-04) the quote takes the place of the inputs: PAID is UNSPENT, ISSUED is SPENT.
 Coins that restore finds besides are imported, whatever else is done.
@@ -39,6 +43,8 @@ class Verdict(Enum):
     FINISH = auto()
     REJECT_SPENT = auto()
     REJECT_REFUSED = auto()
+    REJECT_POISONED = auto()
+    REJECT_STALE = auto()
     RENUMBER = auto()
     ROTATE = auto()
     RESEND = auto()
@@ -50,7 +56,7 @@ class Evidence:
     """The mint's answers, the outputs' signatures asked for after it said that inputs are spent.
 
     `states`: of each input, in order (empty for an issue). `refusal`: the mint's code, if it just
-    refused this very request.
+    refused this very request. `foreign`: the B_ of outputs that are not ours.
     """
 
     consumed: Consumed
@@ -59,6 +65,12 @@ class Evidence:
     states: tuple[str, ...] = ()
     refusal: int | None = None
     keyset_in_use: bool = True
+    foreign: frozenset[str] = frozenset()
+
+    @property
+    def poisoned(self) -> frozenset[str]:
+        """Those of others' outputs that the mint has signed."""
+        return self.foreign & {output.B_ for output, _ in self.restored}
 
     @property
     def signed_as_asked(self) -> bool:
@@ -88,9 +100,12 @@ def decide(evidence: Evidence) -> Verdict:
         case "SPENT" | "MIXED":
             return Verdict.REJECT_SPENT
     if evidence.restored:
-        return Verdict.RENUMBER
-    if evidence.refusal is None:
-        return Verdict.RESEND
+        return Verdict.REJECT_POISONED if evidence.poisoned else Verdict.RENUMBER
+    return Verdict.RESEND if evidence.refusal is None else _refused(evidence)
+
+
+def _refused(evidence: Evidence) -> Verdict:
+    """After a definite no, with nothing spent and nothing signed."""
     if not evidence.keyset_in_use:  # whatever code it gave: nutshell has none of its own for this
-        return Verdict.ROTATE
+        return Verdict.REJECT_STALE if evidence.foreign else Verdict.ROTATE
     return Verdict.WAIT if evidence.refusal in PASSING else Verdict.REJECT_REFUSED

@@ -5,24 +5,49 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.ports import Row, Write
-from nostrllm.wire.token import BlindedMessage, Dleq, Proof, Token
+from nostrllm.wire.token import BlindedMessage, BlindSignature, Dleq, Proof, Token
 
-Kind = Literal["receive", "send", "mint", "reclaim"]
+Kind = Literal["receive", "send", "mint", "reclaim", "ladder", "settle"]
 State = Literal["PREPARED", "DONE", "REJECTED", "SUSPECT"]
+
+
+#: The counter of an output that somebody else made.
+FOREIGN: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Own:
-    """One of our outputs: from which counter it derives, and what its coin is for."""
+    """One of our outputs: from which counter it derives, and what its coin is for.
+
+    `lock`: the key and the locktime of a coin that is locked to somebody. An output that a client
+    of ours made, and whose coin will be his, has no counter of ours; `owner` says whose it is.
+    """
 
     amount: int
     counter: int
     state: str = "free"
     owner: str = ""
+    lock: tuple[str, int] | None = None
+
+    @property
+    def foreign(self) -> bool:
+        """Is the coin not ours?"""
+        return self.counter == FOREIGN
+
+    def as_row(self) -> list[Any]:
+        """As it is stored."""
+        row: list[Any] = [self.amount, self.counter, self.state, self.owner]
+        return row if self.lock is None else [*row, list(self.lock)]
+
+    @classmethod
+    def from_row(cls, row: Sequence[Any]) -> Own:
+        """As it was stored."""
+        lock = (row[4][0], row[4][1]) if len(row) > 4 else None
+        return cls(row[0], row[1], row[2], row[3], lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +55,9 @@ class Operation:
     """A swap or an issue, whole: the bytes that are sent follow from `inputs` and `outputs`.
 
     `outputs[i]` is made of `own[i]`. `amount` is what it is about, in units: the coins that come in
-    (receive, reclaim), the token that goes out (send), the quote (mint). `back`: state and owner
-    that inputs of ours get back if the mint refuses.
+    (receive, reclaim), the token that goes out (send), the quote (mint), what is ours of locked
+    coins (settle), the most that a ladder can bring. `back`: state and owner that inputs of ours
+    get back if the mint refuses.
     """
 
     id: str
@@ -90,8 +116,7 @@ class Operation:
         return json.dumps(body, separators=(",", ":"))
 
     def _own(self) -> str:
-        rows = [[own.amount, own.counter, own.state, own.owner] for own in self.own]
-        return json.dumps(rows, separators=(",", ":"))
+        return json.dumps([own.as_row() for own in self.own], separators=(",", ":"))
 
     @classmethod
     def from_row(cls, row: Row) -> Operation:
@@ -103,10 +128,19 @@ class Operation:
             fee=int(row["fee"]),
             inputs=tuple(map(Proof.from_dict, body["inputs"])),
             outputs=tuple(map(BlindedMessage.from_dict, body["outputs"])),
-            own=tuple(Own(*own) for own in json.loads(row["own"])),
+            own=tuple(map(Own.from_row, json.loads(row["own"]))),
             quote=body["quote"],
             back=(body["back"][0], body["back"][1]),
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Signed:
+    """An output that `owner` made, and the mint's signature on it."""
+
+    owner: str
+    output: BlindedMessage
+    signature: BlindSignature
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +151,7 @@ class Outcome:
     PREPARED (not known yet, run it again). Units: `amount` as in Operation, `fee` the mint's, `net`
     what is left. `code` is a wire code when it is not DONE. `token` holds the coins of a send.
     `suspect`: the mint's signatures do not verify; the money counts as lost, its answer is kept.
+    `signed`: the mint's signatures on outputs that were not ours.
     """
 
     op_id: str
@@ -132,11 +167,12 @@ class Outcome:
     proofs: tuple[Proof, ...] = ()
     token: Token | None = None
     suspect: bool = False
+    signed: tuple[Signed, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A receive that may be done: commit `writes` with your own, then `run(op_id)`.
+    """A receive or a settle that may be done: commit `writes` with your own, then `run(op_id)`.
 
     A Conflict called `claim_insert` means that a coin of it was seen before.
     """
@@ -159,7 +195,10 @@ def nothing(outcome: Outcome) -> Sequence[Write]:
 
 
 def outcome_of(
-    operation: Operation, proofs: Sequence[Proof] = (), token: Token | None = None
+    operation: Operation,
+    proofs: Sequence[Proof] = (),
+    token: Token | None = None,
+    signed: Sequence[Signed] = (),
 ) -> Outcome:
     """How a caller sees the operation."""
     suspect = operation.state == "SUSPECT"
@@ -177,6 +216,7 @@ def outcome_of(
         tuple(proofs),
         token,
         suspect,
+        tuple(signed),
     )
 
 

@@ -16,7 +16,7 @@ from nostrllm.core import coins
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
 from nostrllm.ports import Clock, Conflict, MintQuote, Mints, Row, Store, Write
-from nostrllm.purse import fund, receive, reclaim, scan, send, watch
+from nostrllm.purse import fund, ladder, receive, reclaim, scan, send, settle, watch
 from nostrllm.purse.drive import Driver
 from nostrllm.purse.operation import (
     Outcome,
@@ -27,8 +27,12 @@ from nostrllm.purse.operation import (
     outcome_of,
     proof_of,
 )
+from nostrllm.purse.receive import Unlock, Wanted
+from nostrllm.purse.send import Want
+from nostrllm.purse.settle import Part
 from nostrllm.purse.till import Counters, Pace, Till, keysets_with
-from nostrllm.wire.token import Proof, Token, normal_url
+from nostrllm.purse.watch import Taken
+from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof, Token, normal_url
 
 #: Tries to choose coins that something else takes at the same moment.
 CHOICES: Final = 8
@@ -104,7 +108,7 @@ class Purse:
         ladder: bool,
         owner: str,
         proof_state: str = "free",
-        unlock: receive.Unlock | None = None,
+        unlock: Unlock | None = None,
     ) -> Plan:
         """Check a token as far as that goes without the mint's word, and prepare its swap.
 
@@ -114,7 +118,7 @@ class Purse:
         payment-mint-unaccepted), OutcomeUnknown when the mint's keys are not known and it does not
         answer.
         """
-        wanted = receive.Wanted(ladder, owner, proof_state, unlock)
+        wanted = Wanted(ladder, owner, proof_state, unlock)
         plan, outputs = await receive.plan(self._till, op_id, token, wanted)
         self._driver.planned(op_id, outputs)
         return plan
@@ -181,7 +185,7 @@ class Purse:
             return None
         return Token(rows[0]["mint"], rows[0]["unit"], tuple(map(proof_of, rows)))
 
-    async def watch_sent(self, then: watch.Taken = lambda owner: ()) -> list[str]:
+    async def watch_sent(self, then: Taken = lambda owner: ()) -> list[str]:
         """Owners whose sent coins were all taken since the last call; those coins are let go.
 
         `then(owner)`'s writes are committed with that.
@@ -191,26 +195,41 @@ class Purse:
     # tokens that go out
 
     async def send_out(
-        self, op_id: str, mint: str, unit: str, amount: int, then: Then = nothing
+        self,
+        op_id: str,
+        mint: str,
+        unit: str,
+        amount: int,
+        then: Then = nothing,
+        *,
+        lock: tuple[str, int] | None = None,
     ) -> Outcome:
         """Make a token of `amount` units; `outcome.token`. The mint's fee for a swap is ours.
 
-        Its coins are 'sent' under op_id. Raises LocalError `wallet-empty` (nothing was stored), and
-        as `run`.
+        Its coins are 'sent' under op_id; with `lock` (public key, locktime in unix seconds) only
+        that key can spend them, until then (core.lock). Raises LocalError `wallet-empty` (nothing
+        was stored), and as `run`.
         """
-        want = Token(normal_url(mint), unit, ())
-        await self._place(op_id, want, amount, then)
+        want = Want(normal_url(mint), unit, amount, lock)
+        await self._place(op_id, want, then)
         return await self.run(op_id, then)
 
     async def send(
-        self, op_id: str, mint: str, unit: str, amount: int, *, then: Then = nothing
+        self,
+        op_id: str,
+        mint: str,
+        unit: str,
+        amount: int,
+        *,
+        then: Then = nothing,
+        lock: tuple[str, int] | None = None,
     ) -> Token:
         """As `send_out`, but the token itself.
 
         Raises OutcomeUnknown while that is not known (call again), LocalError
         `payment-token-spent` if our own coins were spent elsewhere, or the token was since.
         """
-        outcome = await self.send_out(op_id, mint, unit, amount, then)
+        outcome = await self.send_out(op_id, mint, unit, amount, then, lock=lock)
         if outcome.state == "PREPARED":
             raise OutcomeUnknown("the mint has not said yet what became of the swap")
         if outcome.token is None:
@@ -218,15 +237,15 @@ class Purse:
             raise LocalError("the token could not be made, or is gone", code=code)
         return outcome.token
 
-    async def _place(self, op_id: str, want: Token, amount: int, then: Then) -> None:
-        if amount <= 0:
+    async def _place(self, op_id: str, want: Want, then: Then) -> None:
+        if want.amount <= 0:
             raise LocalError("a token has a positive amount")
         for _ in range(CHOICES):
             try:
                 async with self._choosing:
                     if await self._till.operation(op_id) is not None:
                         return
-                    outputs = await send.place(self._till, op_id, want, amount, then)
+                    outputs = await send.place(self._till, op_id, want, then)
             except Conflict as conflict:
                 if conflict.name == "proof_mark":
                     continue  # a coin went elsewhere between our read and our write
@@ -238,13 +257,17 @@ class Purse:
             return
         raise LocalError("too many sends at once", code="busy")
 
-    async def reclaim(self, op_id: str, then: Then = nothing) -> Outcome:
+    async def reclaim(
+        self, op_id: str, then: Then = nothing, *, unlock: Unlock | None = None
+    ) -> Outcome:
         """Swap back what `op_id` sent and nobody took.
 
-        Raises RemoteError `payment-token-spent` when it was taken, LocalError when there was none.
+        Locked coins are unlocked by `unlock`, else by our own refund keys, which the mint takes
+        after the locktime. Raises RemoteError `payment-token-spent` when it was taken, LocalError
+        when there was none.
         """
         async with self._choosing:
-            name, outputs = await reclaim.place(self._till, op_id)
+            name, outputs = await reclaim.place(self._till, op_id, unlock)
         if outputs:
             self._driver.planned(name, outputs)
         return await self.run(name, then)
@@ -252,6 +275,40 @@ class Purse:
     async def came_back(self, op_id: str) -> bool:
         """Was what `op_id` sent reclaimed?"""
         return await reclaim.succeeded(self._till, op_id)
+
+    # change that others have signed for us, and that we have signed for others
+
+    async def plan_ladder(
+        self, op_id: str, mint: str, unit: str, amount: int
+    ) -> tuple[Write, tuple[BlindedMessage, ...]]:
+        """Outputs for change of up to `amount` units; commit the write, then show them.
+
+        `run` finds at the mint what was signed of them, `take_signed` takes it from whoever had it
+        signed. Raises RemoteError `payment-mint-unaccepted`, OutcomeUnknown.
+        """
+        want = Token(normal_url(mint), unit, ())
+        return await ladder.plan(self._till, op_id, want, amount)
+
+    async def take_signed(
+        self, op_id: str, signatures: Mapping[str, BlindSignature], then: Then = nothing
+    ) -> Outcome:
+        """Make coins of signatures on the outputs of a ladder, by B_; once.
+
+        Those on no output of it are left out; without any it stays PREPARED. REJECTED with
+        `suspect` when one is not the mint's.
+        """
+        return await self._driver.take(op_id, signatures, then)
+
+    async def plan_settle(self, op_id: str, mint: str, unit: str, parts: Sequence[Part]) -> Plan:
+        """Prepare the one swap that settles locked coins; commit its writes, then `run`.
+
+        Its outcome has `signed`: the mint's signatures for each part. Raises RemoteError
+        `payment-outputs-stale`, `payment-amount-low`; OutcomeUnknown.
+        """
+        where = (normal_url(mint), unit)
+        plan, outputs = await settle.plan(self._till, op_id, where, parts)
+        self._driver.planned(op_id, outputs)
+        return plan
 
     # Lightning
 

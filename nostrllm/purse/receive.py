@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 
 from nostrllm.core import coins
+from nostrllm.core.lock import is_locked
 from nostrllm.crypto.bdhke import is_point, verify_proof_dleq, y_of
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Keyset, Write
@@ -70,7 +71,7 @@ def checked(
     key = keyset.keys.get(proof.amount)
     if key is None:
         raise RemoteError("the mint has no coin of such an amount", code="payment-token-invalid")
-    locked = proof.secret.lstrip().startswith("[")
+    locked = is_locked(proof.secret)
     witness = unlock(proof.secret) if locked and unlock is not None else None
     if locked and witness is None:
         raise RemoteError("the token is locked", code="payment-token-locked-wrong")

@@ -32,14 +32,12 @@ async def _scan_keyset(till: Till, mint: Mint, keyset: Keyset, empty_max: int) -
     start = last = total = 0
     while start - last < empty_max:
         own = [Own(1, start + number) for number in range(BATCH)]
-        counters = {till.output(keyset.id, row): row.counter for row in own}
-        found = await mint.restore(list(counters))
+        rows = {till.output(keyset.id, row): row for row in own}
+        found = await mint.restore(list(rows))
         start += BATCH
         if found:
-            total += await _keep(
-                till, mint, keyset, [(counters[out], out, sig) for out, sig in found]
-            )
-            last = max(counters[output] for output, _ in found) + 1
+            total += await _keep(till, mint, keyset, [(rows[out], out, sig) for out, sig in found])
+            last = max(rows[output].counter for output, _ in found) + 1
             await till.counters.raise_to(keyset.id, last)
     return total
 
@@ -48,12 +46,12 @@ async def _keep(
     till: Till,
     mint: Mint,
     keyset: Keyset,
-    found: list[tuple[int, BlindedMessage, BlindSignature]],
+    found: list[tuple[Own, BlindedMessage, BlindSignature]],
 ) -> int:
     proofs: list[Proof] = []
-    for counter, output, signature in found:
+    for row, output, signature in found:
         try:
-            proofs.append(till.unblind(counter, output, signature, keyset))
+            proofs.append(till.unblind(row, output, signature, keyset))
         except BadSignature:
             continue  # not money
     states = await mint.states([y_of(proof.secret) for proof in proofs])

@@ -8,6 +8,7 @@ coins that are spent are marked so and the others are free again. Resume: run ag
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from nostrllm.core import coins
@@ -20,16 +21,26 @@ from nostrllm.wire.token import Proof, Token
 COINS_MAX: Final = 64
 
 
-async def place(till: Till, op_id: str, want: Token, amount: int, then: Then) -> Outputs:
-    """Store the send of `amount` units of the mint and unit of `want` (a token without coins).
+@dataclass(frozen=True, slots=True)
+class Want:
+    """A token of `amount` units; with `lock`, of coins locked to that key until that time."""
+
+    mint: str
+    unit: str
+    amount: int
+    lock: tuple[str, int] | None = None
+
+
+async def place(till: Till, op_id: str, want: Want, then: Then) -> Outputs:
+    """Store the send of a token.
 
     The outputs of the swap to run; none if it is done already. Raises LocalError `wallet-empty`.
     """
     rows = await till.store.read("proof_free", mint=want.mint, unit=want.unit)
-    have = [proof_of(row) for row in rows]
-    ready = coins.exact(have, amount)
+    have, amount = [proof_of(row) for row in rows], want.amount
+    ready = coins.exact(have, amount) if want.lock is None else None
     if ready is None or len(ready) > COINS_MAX:
-        operation = await _swap(till, op_id, want, amount, have)
+        operation = await _swap(till, op_id, want, have)
         await till.store.commit(
             operation.insert(till.clock.now()),
             *mark(operation.inputs, "free", "reserved", op_id),
@@ -45,17 +56,15 @@ async def place(till: Till, op_id: str, want: Token, amount: int, then: Then) ->
     return ()
 
 
-async def _swap(
-    till: Till, op_id: str, want: Token, amount: int, have: Sequence[Proof]
-) -> Operation:
-    mint = till.mints.at(want.mint)
+async def _swap(till: Till, op_id: str, want: Want, have: Sequence[Proof]) -> Operation:
+    mint, amount = till.mints.at(want.mint), want.amount
     if sum(proof.amount for proof in have) < amount:  # known without the mint
         raise LocalError("the wallet has not enough coins", code="wallet-empty")
     keysets = await keysets_with(mint, {proof.id for proof in have})
     inputs = coins.select([proof for proof in have if proof.id in keysets], amount, keysets)
     fee = coins.fee(inputs, keysets)
     rest = sum(proof.amount for proof in inputs) - fee - amount
-    rows = [Own(piece, 0, "sent", op_id) for piece in coins.split(amount)]
+    rows = [Own(piece, 0, "sent", op_id, want.lock) for piece in coins.split(amount)]
     rows += [Own(piece, 0) for piece in coins.split(rest)]
     keyset = keyset_in_use(keysets, want.unit, (row.amount for row in rows))
     outputs, own = await till.outputs(keyset.id, rows)

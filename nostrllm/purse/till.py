@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
+from nostrllm.core.lock import Lock, locked_secret
 from nostrllm.crypto import bdhke, nut13
+from nostrllm.crypto.bdhke import public_key_of
+from nostrllm.crypto.keys import derive
 from nostrllm.errors import OutcomeUnknown, RemoteError
 from nostrllm.ports import Clock, Keyset, Mint, Mints, Store, Write
 from nostrllm.purse.operation import Operation, Own
@@ -90,9 +93,21 @@ class Till:
         rows = await self.store.read("operation_get", id=op_id)
         return Operation.from_row(rows[0]) if rows else None
 
+    def secret(self, keyset_id: str, own: Own) -> tuple[str, bytes]:
+        """Secret and blinding factor of one of our outputs (NUT-13; the nonce of a locked one)."""
+        secret, r = nut13.derive(self.seed, keyset_id, own.counter)
+        if own.lock is None:
+            return secret, r
+        refund = public_key_of(self.refund_key(keyset_id, own.counter))
+        return locked_secret(secret, Lock(*own.lock, refund)), r
+
+    def refund_key(self, keyset_id: str, counter: int) -> bytes:
+        """The secret key that takes back the locked coin of this number; each has its own."""
+        return derive(self.seed, "refund", keyset_id, str(counter))
+
     def output(self, keyset_id: str, own: Own) -> BlindedMessage:
         """The blinded message of one of our outputs."""
-        secret, r = nut13.derive(self.seed, keyset_id, own.counter)
+        secret, r = self.secret(keyset_id, own)
         return BlindedMessage(own.amount, keyset_id, bdhke.blind(secret, r))
 
     async def outputs(
@@ -101,23 +116,28 @@ class Till:
         """Fresh outputs like `wanted`, whose counters are ignored; in the order of amounts."""
         start = await self.counters.take(keyset_id, len(wanted))
         rows = sorted(wanted, key=lambda own: own.amount)
-        own = tuple(
-            Own(row.amount, start + number, row.state, row.owner) for number, row in enumerate(rows)
-        )
+        own = tuple(replace(row, counter=start + number) for number, row in enumerate(rows))
         return tuple(self.output(keyset_id, row) for row in own), own
 
     def unblind(
-        self, counter: int, output: BlindedMessage, signature: BlindSignature, keyset: Keyset
+        self, own: Own, output: BlindedMessage, signature: BlindSignature, keyset: Keyset
     ) -> Proof:
         """The coin. Raises BadSignature without a valid DLEQ (NUT-12)."""
-        key = keyset.keys.get(signature.amount, "")
-        dleq = signature.dleq
-        good = signature.id == keyset.id and bdhke.verify_dleq(output.B_, signature.C_, dleq, key)
-        if dleq is None or not good:
-            raise BadSignature
-        secret, r = nut13.derive(self.seed, keyset.id, counter)
+        dleq, key = checked_signature(output, signature, keyset)
+        secret, r = self.secret(keyset.id, own)
         C = bdhke.unblind(signature.C_, r, key)
         return Proof(keyset.id, signature.amount, secret, C, Dleq(dleq.e, dleq.s, r.hex()))
+
+
+def checked_signature(
+    output: BlindedMessage, signature: BlindSignature, keyset: Keyset
+) -> tuple[Dleq, str]:
+    """The proof that the mint signed this output, and the key it is by. Raises BadSignature."""
+    key, dleq = keyset.keys.get(signature.amount, ""), signature.dleq
+    good = signature.id == keyset.id and bdhke.verify_dleq(output.B_, signature.C_, dleq, key)
+    if dleq is None or not good:
+        raise BadSignature
+    return dleq, key
 
 
 async def keysets_with(mint: Mint, ids: Iterable[str]) -> Mapping[str, Keyset]:

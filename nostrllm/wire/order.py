@@ -1,7 +1,7 @@
 """What our client and a provider say to each other inside gift wraps: rumor kind 25421, JSON.
 
-    client   → query, order, topup, refund, cancel, ack
-    provider → accepted, refused, result, answer
+    client   → query, order, topup, refund, cancel, ack, outputs
+    provider → accepted, refused, result, settled, answer
 
 Each message states `v` and `type`. An order's id is the id of the rumor that carries it, which
 makes it the idempotency key everywhere (docs/protocol.md).
@@ -26,13 +26,19 @@ from nostrllm.wire.message import (
     Wire,
     parse,
 )
+from nostrllm.wire.token import PROOFS_MAX
 
 TOKEN_CHARS_MAX: Final = 128 * 1024
+OUTPUTS_MAX: Final = 64
 REPLY_RELAYS_MAX: Final = 3
 
 Msat = Annotated[int, Field(ge=0, le=MSAT_MAX)]
 Seconds = Annotated[int, Field(ge=0, le=1 << 40)]
 TokenText = Annotated[str, Field(max_length=TOKEN_CHARS_MAX)]
+KeysetId = Annotated[str, Field(pattern=r"^(00[0-9a-f]{14}|01[0-9a-f]{64})$")]
+Point = Annotated[str, Field(pattern=r"^0[23][0-9a-f]{64}$")]
+Scalar = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
 
 
 # what a client asks of the model
@@ -103,13 +109,33 @@ class TokenPayment(Wire):
     token: TokenText
 
 
+class Output(Wire):
+    """A blinded message that the client made, for a mint to sign (NUT-00)."""
+
+    amount: int = Field(ge=1, le=1 << 62)
+    id: KeysetId
+    B_: Point
+
+
+class LockedPayment(Wire):
+    """Payment B: a token that only the provider can spend until its locktime (NUT-11).
+
+    He works on it at once and swaps it afterwards. `outputs` are the client's own, of which he has
+    the mint sign those that make up the change.
+    """
+
+    kind: Literal["locked"] = "locked"
+    token: TokenText
+    outputs: list[Output] = Field(max_length=OUTPUTS_MAX)
+
+
 class AccountPayment(Wire):
     """Payment C: from the balance of the key that wrote the order."""
 
     kind: Literal["account"] = "account"
 
 
-Payment = Annotated[TokenPayment | AccountPayment, Field(discriminator="kind")]
+Payment = Annotated[TokenPayment | LockedPayment | AccountPayment, Field(discriminator="kind")]
 
 
 class _FromClient(Wire):
@@ -173,7 +199,17 @@ class Ack(_FromClient):
     order: Hex32
 
 
-FromClient = Annotated[Order | Query | TopUp | Refund | Cancel | Ack, Field(discriminator="type")]
+class NewOutputs(_FromClient):
+    """Other outputs for an order's change: the mint signs with the first ones' keyset no more."""
+
+    type: Literal["outputs"] = "outputs"
+    order: Hex32
+    outputs: list[Output] = Field(max_length=OUTPUTS_MAX)
+
+
+FromClient = Annotated[
+    Order | Query | TopUp | Refund | Cancel | Ack | NewOutputs, Field(discriminator="type")
+]
 
 
 # what a provider answers
@@ -210,6 +246,29 @@ class Change(Wire):
     token: TokenText
 
 
+class SignedOutput(Wire):
+    """The mint's signature on an output of the client's (NUT-00, NUT-12)."""
+
+    amount: int = Field(ge=1, le=1 << 62)
+    id: KeysetId
+    B_: Point
+    C_: Point
+    e: Scalar
+    s: Scalar
+
+
+class SignedChange(Wire):
+    """Change as the mint's signatures on outputs that the client chose: worthless to others.
+
+    `signatures` is empty until the mint has signed; a `settled` message brings them then.
+    """
+
+    mint: MintUrl
+    unit: Line
+    amount: int = Field(ge=1, le=1 << 62)
+    signatures: list[SignedOutput] = Field(default=[], max_length=OUTPUTS_MAX)
+
+
 class _FromProvider(Wire):
     v: Literal[1] = 1
 
@@ -228,18 +287,24 @@ class Accepted(_FromProvider):
 
 
 class Refused(_FromProvider):
-    """The order will not run and nothing was taken."""
+    """The order will not run and nothing was taken.
+
+    `release`: the payment key's signatures on the secrets of the coins that were locked to it, in
+    their order, so that the client takes them back at once.
+    """
 
     type: Literal["refused"] = "refused"
     order: Hex32
     problem: Problem
+    release: list[Signature] | None = Field(default=None, max_length=PROOFS_MAX)
 
 
 class Result(_FromProvider):
     """How an order ended: the whole text, what it cost, and everything that comes back.
 
     With `problem` set the order failed: `cost_msat` is 0 and the whole payment less `fee_msat`, the
-    mint's input fee, is in `change` and `credit_msat`.
+    mint's input fee, is in `change` and `credit_msat`. Of a locked token that nothing was taken of,
+    all comes back by `release` (see Refused); of one that was, by `signed`.
     """
 
     type: Literal["result"] = "result"
@@ -254,6 +319,8 @@ class Result(_FromProvider):
     cost_msat: Msat
     fee_msat: Msat = 0
     change: Change | None = None
+    signed: SignedChange | None = None
+    release: list[Signature] | None = Field(default=None, max_length=PROOFS_MAX)
     credit_msat: Msat = 0
     statement: dict[str, Any] | None = None
     accepted: dict[str, Any] | None = None
@@ -274,7 +341,24 @@ class Answer(_FromProvider):
     problem: Problem | None = None
 
 
-FromProvider = Annotated[Accepted | Refused | Result | Answer, Field(discriminator="type")]
+class Settled(_FromProvider):
+    """A locked token was swapped: the change that a `result` promised is signed.
+
+    Where the mint would not sign the client's outputs it is credited instead (`credit_msat`, with a
+    statement). A `problem` of code `payment-outputs-stale` asks for new outputs first.
+    """
+
+    type: Literal["settled"] = "settled"
+    order: Hex32
+    signed: SignedChange | None = None
+    credit_msat: Msat = 0
+    statement: dict[str, Any] | None = None
+    problem: Problem | None = None
+
+
+FromProvider = Annotated[
+    Accepted | Refused | Result | Settled | Answer, Field(discriminator="type")
+]
 
 
 class _Envelope(Wire):
@@ -282,13 +366,15 @@ class _Envelope(Wire):
 
 
 _ENVELOPE: Final = TypeAdapter(_Envelope)
-_FROM_CLIENT: Final[TypeAdapter[Order | Query | TopUp | Refund | Cancel | Ack]] = TypeAdapter(
-    FromClient
+_FROM_CLIENT: Final[TypeAdapter[Order | Query | TopUp | Refund | Cancel | Ack | NewOutputs]] = (
+    TypeAdapter(FromClient)
 )
-_FROM_PROVIDER: Final[TypeAdapter[Accepted | Refused | Result | Answer]] = TypeAdapter(FromProvider)
+_FROM_PROVIDER: Final[TypeAdapter[Accepted | Refused | Result | Settled | Answer]] = TypeAdapter(
+    FromProvider
+)
 
 
-def parse_from_client(text: str) -> Order | Query | TopUp | Refund | Cancel | Ack:
+def parse_from_client(text: str) -> Order | Query | TopUp | Refund | Cancel | Ack | NewOutputs:
     """The content of a rumor that a client wrote. Raises RemoteError."""
     return parse(_FROM_CLIENT, text)
 
@@ -301,7 +387,7 @@ def parse_reply(text: str) -> ReplyTo | None:
         return None
 
 
-def parse_from_provider(text: str) -> Accepted | Refused | Result | Answer:
+def parse_from_provider(text: str) -> Accepted | Refused | Result | Settled | Answer:
     """The content of a rumor that a provider wrote. Raises RemoteError."""
     return parse(_FROM_PROVIDER, text)
 

@@ -109,3 +109,14 @@ def test_a_name_for_coins_does_not_depend_on_their_order() -> None:
     some = [proof(1, 1), proof(2, 2)]
     assert coins.digest(some) == coins.digest(some[::-1])
     assert coins.digest(some) != coins.digest(some[:1])
+
+
+@given(powers, st.integers(0, 1 << 21))
+def test_most_is_the_largest_sum_that_fits(amounts: list[int], target: int) -> None:
+    found = coins.most(amounts, target)
+    assert found <= target
+    assert coins.subset(amounts, found) is not None
+    sums = {0}
+    for amount in amounts[:8]:
+        sums |= {one + amount for one in sums}
+    assert coins.most(amounts[:8], target) == max(one for one in sums if one <= target)

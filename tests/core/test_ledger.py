@@ -13,6 +13,7 @@ from nostrllm.core.order import Settlement
 
 msat = st.integers(0, 10**12)
 PLACE, WHO = ledger.coins("https://mint.example", "sat"), "ab" * 32
+LOCKED = ledger.locked("https://mint.example", "sat")
 
 
 def test_what_does_not_balance_is_refused() -> None:
@@ -85,3 +86,36 @@ def test_what_the_owner_takes_leaves_the_mint_with_its_fee(amount: int, fee: int
     assert sum(lines.values()) == 0
     assert lines.get(PLACE, 0) == -amount - fee
     assert lines.get("owner", 0) == amount
+
+
+@given(msat, msat, st.integers(0, 10**6), msat, msat, st.booleans(), st.booleans())
+def test_the_life_of_a_locked_token_balances(
+    fee: int, cost: int, units: int, credit: int, real_fee: int, signed: bool, lost: bool
+) -> None:
+    change_msat, split = units * 1_000, Settlement(cost, units, credit)
+    worth = fee + cost + change_msat + credit
+    given = change_msat if signed else 0
+    steps = [
+        ledger.lock_accepted("o", LOCKED, worth),
+        ledger.settled("o", WHO, split, 1_000, fee),
+        ledger.lock_accepted("p", LOCKED, worth),
+        ledger.lock_released("p", LOCKED, worth),
+    ]
+    if lost:
+        steps.append(ledger.lock_lost("o", LOCKED, worth, change_msat))
+    else:
+        if not signed:
+            steps.append(ledger.change_credited("o", WHO, change_msat))
+        steps.append(ledger.redeemed(LOCKED, PLACE, [ledger.Redeemed("o", worth, given)], real_fee))
+    books: Counter[str] = Counter()
+    for postings in steps:
+        assert sum(line.msat for line in postings) == 0
+        for line in postings:
+            books[line.account] += line.msat
+    assert books[LOCKED] == books[ledger.change("o")] == books[ledger.order("o")] == 0
+    assert books["income"] == -cost
+    if lost:
+        assert books["lost"] == worth - change_msat
+    else:
+        assert books[PLACE] == worth - given - real_fee
+        assert books["fees"] == real_fee - fee

@@ -109,3 +109,31 @@ def test_change_that_is_unwanted_or_too_small_is_credited(order: Order) -> None:
 def test_what_cannot_happen_is_our_bug() -> None:
     with pytest.raises(OrderError):
         Order("token", 1).handle(Started())
+
+
+LOCKED = Order("locked", 64_000, fee_msat=1_000, rungs=(1, 2, 4, 8), state="paid", net_msat=63_000)
+
+
+def test_a_locked_token_goes_back_whole_when_nothing_was_taken_of_it() -> None:
+    for event in (Failed("generation-failed"), Failed("deadline")):
+        assert LOCKED.handle(event).settlement == Settlement(0, 0, 0, released=True)
+    empty = LOCKED.handle(Started()).handle(Generated(5_000, useful=False))
+    assert empty.settlement == Settlement(0, 0, 0, released=True)
+
+
+def test_change_of_a_locked_token_is_what_the_clients_outputs_can_make() -> None:
+    done = LOCKED.handle(Started()).handle(Generated(50_500, useful=True))
+    assert done.settlement == Settlement(50_500, 12, 500)
+    done = LOCKED.handle(Started()).handle(Generated(20_000, useful=True))
+    assert done.settlement == Settlement(20_000, 15, 28_000)
+    none = replace(LOCKED, rungs=()).handle(Started()).handle(Generated(20_000, useful=True))
+    assert none.settlement == Settlement(20_000, 0, 43_000)
+
+
+@given(st.lists(st.sampled_from([1, 2, 4, 8, 16])), msat.filter(bool))
+def test_every_msat_of_a_locked_token(rungs: list[int], cost: int) -> None:
+    order = replace(LOCKED, rungs=tuple(rungs)).handle(Started()).handle(Generated(cost, True))
+    split = order.settlement
+    assert split is not None
+    assert split.cost_msat + split.change_units * 1_000 + split.credit_msat == order.net_msat
+    assert not split.released

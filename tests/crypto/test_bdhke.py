@@ -136,6 +136,16 @@ def test_witness_is_a_signature_of_the_secret() -> None:
     assert verifies(secret, bdhke.sign_witness(secret, key.secret, b"\4" * 32))
 
 
+def test_a_signature_on_a_secret_is_checked() -> None:
+    key = PrivateKey(b"\7" * 32)
+    public = bdhke.public_key_of(key.secret)
+    signature = bdhke.sign_secret("s", key.secret, b"\4" * 32)
+    assert bdhke.verify_secret("s", signature, public)
+    assert not bdhke.verify_secret("t", signature, public)
+    assert not bdhke.verify_secret("s", signature, "02" + "11" * 32)
+    assert not bdhke.verify_secret("s", "zz", public)
+
+
 def verifies(secret: str, witness: str) -> bool:
     key = PublicKeyXOnly(bytes.fromhex(json.loads(secret)[1]["data"])[1:])
     signature = bytes.fromhex(json.loads(witness)["signatures"][0])

@@ -12,6 +12,17 @@ SIGNED = tuple((output, BlindSignature(output.amount, "k", "C")) for output in O
 OTHER = (SIGNED[0], (OUTPUTS[1], BlindSignature(4, "k", "C")))
 
 
+def test_outputs_of_others() -> None:
+    theirs = frozenset([OUTPUTS[1].B_])
+    unspent = Evidence("UNSPENT", OUTPUTS, SIGNED[1:], ("UNSPENT",), foreign=theirs)
+    assert unspent.poisoned == theirs
+    assert decide(unspent) is Verdict.REJECT_POISONED
+    ours = Evidence("UNSPENT", OUTPUTS, SIGNED[:1], ("UNSPENT",), foreign=theirs)
+    assert decide(ours) is Verdict.RENUMBER
+    gone = Evidence("UNSPENT", OUTPUTS, (), ("UNSPENT",), 12002, False, theirs)
+    assert decide(gone) is Verdict.REJECT_STALE
+
+
 @pytest.mark.parametrize(
     ("states", "restored", "refusal", "verdict"),
     [

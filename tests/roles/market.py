@@ -252,7 +252,7 @@ class Replies:
     chunks: Subscription
     assemblies: Assemblies = field(default_factory=Assemblies)
 
-    async def next(self) -> wire.Accepted | wire.Refused | wire.Result | wire.Answer:
+    async def next(self) -> wire.Accepted | wire.Refused | wire.Result | wire.Settled | wire.Answer:
         """The next whole message."""
         async with asyncio.timeout(WAIT_S):
             async for event in self.wraps:

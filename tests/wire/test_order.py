@@ -192,3 +192,37 @@ def test_total_on_almost_orders(field: str, value: Any) -> None:
         wire.parse_from_client(changed(**{field: value}))
     except RemoteError:
         return
+
+
+OUTPUT: dict[str, Any] = {"amount": 4, "id": "01" + "ab" * 32, "B_": "02" + "ab" * 32}
+
+
+def test_a_locked_token_comes_with_outputs() -> None:
+    payment = {"kind": "locked", "token": "cashuBxyz", "outputs": [OUTPUT]}
+    order = wire.parse_from_client(changed(payment=payment))
+    assert isinstance(order, wire.Order)
+    assert order.payment == wire.LockedPayment(token="cashuBxyz", outputs=[wire.Output(**OUTPUT)])
+    assert wire.parse_from_client(order.as_json()) == order
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"amount": 0}, {"id": "01ab"}, {"B_": "04" + "ab" * 32}, {"B_": "02" + "AB" * 32}]
+)
+def test_outputs_have_the_form_of_outputs(wrong: dict[str, Any]) -> None:
+    payment = {"kind": "locked", "token": "cashuBxyz", "outputs": [{**OUTPUT, **wrong}]}
+    with pytest.raises(RemoteError):
+        wire.parse_from_client(changed(payment=payment))
+
+
+def test_a_settled_change_reads_and_writes_the_same() -> None:
+    signature = {**OUTPUT, "C_": "03" + "cd" * 32, "e": "12" * 32, "s": "34" * 32}
+    signed = {"mint": "https://mint.example", "unit": "sat", "amount": 4}
+    text = {
+        "v": 1,
+        "type": "settled",
+        "order": KEY,
+        "signed": {**signed, "signatures": [signature]},
+    }
+    settled = wire.parse_from_provider(json.dumps(text))
+    assert isinstance(settled, wire.Settled)
+    assert wire.parse_from_provider(settled.as_json()) == settled

@@ -1,0 +1,80 @@
+"""Outputs of ours and of others in one request, and what a mint's signatures on them are."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+
+from nostrllm.ports import Keyset
+from nostrllm.purse.operation import Operation, Own, Signed
+from nostrllm.purse.till import Till, checked_signature
+from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof
+
+Coins = Sequence[tuple[Proof, Own]]
+
+
+@dataclass(frozen=True, slots=True)
+class Made:
+    """What a mint's signatures are: coins of ours, and what is somebody else's."""
+
+    coins: Coins
+    signed: Sequence[Signed]
+
+
+def made_of(
+    till: Till, operation: Operation, signatures: Sequence[BlindSignature], keyset: Keyset
+) -> Made:
+    """What the signatures on these outputs are. Raises BadSignature if one of them is none."""
+    coins: list[tuple[Proof, Own]] = []
+    signed: list[Signed] = []
+    for own, output, signature in zip(operation.own, operation.outputs, signatures, strict=True):
+        if own.foreign:
+            checked_signature(output, signature, keyset)
+            signed.append(Signed(own.owner, output, signature))
+        else:
+            coins.append((till.unblind(own, output, signature, keyset), own))
+    return Made(coins, signed)
+
+
+def note_of(signed: Sequence[Signed]) -> str:
+    """Signatures on others' outputs as an operation keeps them: they can be sent again for ever."""
+    rows = [[row.output.B_, row.signature.as_dict()] for row in signed]
+    return json.dumps(rows, separators=(",", ":")) if rows else ""
+
+
+def signed_of(operation: Operation) -> list[Signed]:
+    """The signatures on others' outputs that an operation kept."""
+    if operation.kind != "settle" or not operation.note:
+        return []
+    rows = {
+        output.B_: (own.owner, output)
+        for own, output in zip(operation.own, operation.outputs, strict=True)
+    }
+    return [
+        Signed(*rows[name], BlindSignature.from_dict(signature))
+        for name, signature in json.loads(operation.note)
+    ]
+
+
+def mixed(
+    operation: Operation, outputs: Sequence[BlindedMessage], own: Sequence[Own]
+) -> tuple[Sequence[BlindedMessage], Sequence[Own]]:
+    """Outputs of ours with those of others that the operation has, in the order of amounts."""
+    rows = list(zip(outputs, own, strict=True))
+    rows += [
+        (output, row)
+        for output, row in zip(operation.outputs, operation.own, strict=True)
+        if row.foreign
+    ]
+    rows.sort(key=lambda row: (row[0].amount, row[0].B_))
+    return [output for output, _ in rows], [row for _, row in rows]
+
+
+def owners(operation: Operation, names: Collection[str]) -> set[str]:
+    """Whose outputs these are, by their B_."""
+    return {
+        own.owner
+        for own, output in zip(operation.own, operation.outputs, strict=True)
+        if output.B_ in names
+    }
