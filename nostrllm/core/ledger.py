@@ -16,16 +16,15 @@ Amounts are msat everywhere, so that one order can pay in one unit and be credit
 coins of each mint and unit have an account of their own, so that each can be counted at its mint.
 
 Money that something is waiting for is pending: it lies in `order:<id>`, put there by one set,
-`paid:<id>` (a token), `locked:<id>` (a locked one) or `held:<id>` (from an account). When that order
-or refund is over, exactly one other set takes all of it out again, and `order:<id>` is zero for
-ever:
+`paid:<id>` (a token), `locked:<id>` (a locked one) or `held:<id>` (from an account). When that
+order or refund is over, exactly one other set takes all of it out again, and `order:<id>` is zero
+for ever:
 
 - post: `settled:<id>` or `refund:<id>` moves it to income, change, coins and what is left over;
 - void: the same set, in which all of it goes back to whom it came from.
 
-A locked token is not coins of ours yet: `redeemed:<id>` makes some of it, in the swap that settles.
-
 Neither exists while the order or refund is under way. The audit checks both halves, row by row.
+A locked token that was posted is no coin of ours yet: `redeemed:<swap>` makes coins of it.
 
 The store keeps no single postings but entries: so much from one account to another. An entry sums
 to zero by its form, so no write can unbalance the books, whoever makes it; the name of a set and
