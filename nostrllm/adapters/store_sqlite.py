@@ -12,7 +12,7 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
@@ -236,7 +236,9 @@ class SqliteStore:
 
 @asynccontextmanager
 async def _connect(path: Path | str) -> AsyncIterator[aiosqlite.Connection]:
-    async with aiosqlite.connect(path, isolation_level=None) as connection:
+    connection = aiosqlite.connect(path, isolation_level=None)
+    try:
+        await _to_its_end(_opened(connection))
         connection.row_factory = aiosqlite.Row
         try:
             for pragma in PRAGMAS:
@@ -244,6 +246,26 @@ async def _connect(path: Path | str) -> AsyncIterator[aiosqlite.Connection]:
         except sqlite3.Error as error:
             raise StoreError(f"{path} is not a store: {error}") from error
         yield connection
+    finally:
+        await _to_its_end(connection.close())
+
+
+async def _opened(connection: aiosqlite.Connection) -> None:
+    await connection
+
+
+async def _to_its_end(work: Coroutine[None, None, None]) -> None:
+    """Await `work` to its end even when cancelled.
+
+    A thread does it: it would answer into a loop that is closed, and if nobody took the connection
+    it opened, it would keep the process from ending.
+    """
+    task = asyncio.ensure_future(work)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait({task})
+        raise
 
 
 @contextmanager

@@ -74,11 +74,7 @@ class Where:
         with failing(self.json):
             import asyncio
 
-            from nostrllm.service.logs import setup
-
-            # stdout belongs to the result; of the log only errors are told
-            setup("error", console=True, stream=sys.stderr)
-            asyncio.run(main())  # type: ignore[arg-type]  # it is a coroutine function
+            asyncio.run(_logged(main))
 
     @asynccontextmanager
     async def _client(self) -> AsyncIterator[Client]:
@@ -100,6 +96,17 @@ class Where:
     def _place(self) -> dict[str, Any]:
         names = ("state", "relays", "mint", "devnet")
         return {name: getattr(self, name) for name in names}
+
+
+async def _logged(main: Callable[[], Awaitable[None]]) -> None:
+    """Load what is heavy where Ctrl-C is a cancellation: raised inside an import, it can be lost.
+
+    stdout belongs to the result; of the log only errors are told.
+    """
+    from nostrllm.service.logs import setup
+
+    setup("error", console=True, stream=sys.stderr)
+    await main()
 
 
 def placed(command: Command) -> Command:

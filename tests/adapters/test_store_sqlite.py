@@ -9,8 +9,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -205,6 +206,29 @@ async def main():
         os.kill(os.getpid(), 9)
 asyncio.run(main())
 """
+
+
+async def test_a_store_given_up_while_it_opens_or_closes_leaves_nothing_behind(
+    tmp_path: Path,
+) -> None:
+    """However many steps it had gone: no thread that would outlive the loop, and no lock."""
+    await asyncio.to_thread(os.getpid)  # the loop's own threads are there from now on
+    before = set(threading.enumerate())
+    for steps in range(60):
+        opened = asyncio.create_task(_open_and_close(tmp_path / "store.db"))
+        for _ in range(steps):
+            await asyncio.sleep(0.0002)
+        opened.cancel()
+        with suppress(asyncio.CancelledError):
+            await opened
+        for thread in set(threading.enumerate()) - before:
+            await asyncio.to_thread(thread.join, 10)
+            assert not thread.is_alive()
+
+
+async def _open_and_close(path: Path) -> None:
+    async with SqliteStore.open(path, ["purse"]):
+        pass
 
 
 async def test_what_was_answered_survives_a_kill(tmp_path: Path) -> None:

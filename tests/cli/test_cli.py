@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 import tomllib
 from pathlib import Path
 
@@ -240,6 +241,30 @@ def test_ctrl_c_and_a_folder_in_use(shell: Shell) -> None:
         _, err = waiting.communicate(timeout=TIMEOUT_S)
     assert waiting.returncode == 130
     assert "Traceback" not in err
+
+
+def test_ctrl_c_at_any_moment(shell: Shell, tmp_path: Path) -> None:
+    """While it loads, connects, asks, and (None) when the price was told: 130, and silence."""
+    shell = Shell(shell.devnet, tmp_path / "customer")
+    shell.ok("wallet", "fund", "200")
+    for after_s in (0.15, 0.4, 0.7, None):
+        with subprocess.Popen(
+            shell.command("ask", "Write a long story.", "--max-tokens", "200"),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        ) as asking:
+            if after_s is None:
+                assert asking.stderr is not None
+                assert "at most" in asking.stderr.readline()
+            else:
+                time.sleep(after_s)
+            asking.send_signal(signal.SIGINT)
+            _, err = asking.communicate(timeout=TIMEOUT_S)
+        # dead by the signal while it loaded: a shell calls that 130 too
+        assert asking.returncode in ((130,) if after_s is None else (130, -signal.SIGINT))
+        assert "Traceback" not in err
+    shell.ok("wallet", "resume")
 
 
 def test_the_demo_shows_everything_and_leaves_nothing(tmp_path: Path, engine_url: str) -> None:
