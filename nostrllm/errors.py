@@ -32,6 +32,8 @@ CODES: Final[dict[str, bool]] = {
     "payment-pending": True,
     "payment-outputs-wrong": False,
     "payment-outputs-stale": True,
+    "payment-invoice-invalid": False,
+    "payment-lightning-failed": False,
     "price-changed": True,
     "price-expired": True,
     "model-unknown": False,

@@ -196,6 +196,34 @@ class MintQuote:
     expiry: int | None
 
 
+@dataclass(frozen=True, slots=True)
+class MeltQuote:
+    """What a mint asks for paying an invoice (NUT-05), in units: `amount`, and up to `fee_reserve`.
+
+    What the Lightning network takes less than the reserve comes back as change (NUT-08).
+    """
+
+    quote: str
+    request: str
+    amount: int
+    unit: str
+    fee_reserve: int
+    expiry: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Melt:
+    """How the payment of an invoice stands. `state`: UNPAID, PENDING, PAID.
+
+    `change`: the mint's signatures on the first of our blank outputs, in their order (NUT-08).
+    `preimage` proves the payment to whoever has the invoice; "" while there is none.
+    """
+
+    state: str
+    change: tuple[BlindSignature, ...] = ()
+    preimage: str = ""
+
+
 class Mint(Protocol):
     """One Cashu mint. Every call raises MintRefused (definite) or OutcomeUnknown (ask again)."""
 
@@ -230,6 +258,20 @@ class Mint(Protocol):
 
     async def mint(self, quote: str, outputs: Sequence[BlindedMessage]) -> list[BlindSignature]:
         """Issue coins for a paid quote; signatures in the order of `outputs`."""
+
+    async def quote_melt(self, request: str, unit: str) -> MeltQuote:
+        """Ask what paying this invoice costs (NUT-05, NUT-23)."""
+
+    async def melt_quote(self, quote: str) -> Melt:
+        """How the payment of that invoice stands."""
+
+    async def melt(
+        self, quote: str, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
+    ) -> Melt:
+        """Have the mint pay the invoice of a quote with these coins; may take minutes.
+
+        `outputs` are blank: the mint writes the amounts of the change into the first of them.
+        """
 
 
 class Mints(Protocol):

@@ -1,4 +1,4 @@
-"""Cashu mints over HTTP (NUT-01 to NUT-07, NUT-09): one session for all of them.
+"""Cashu mints over HTTP (NUT-01 to NUT-09): one session for all of them.
 
 Every answer is either usable, a definite no (MintRefused), or OutcomeUnknown: only an HTTP 4xx
 with a code we know is a no, because a proxy's error page or a mint's lock failure (code 0) may
@@ -20,7 +20,7 @@ import aiohttp
 
 from nostrllm.adapters.mint_keysets import Listed, keys_of, listed
 from nostrllm.errors import LocalError, MintRefused, OutcomeUnknown, RemoteError
-from nostrllm.ports import Keyset, MintQuote
+from nostrllm.ports import Keyset, Melt, MeltQuote, MintQuote
 from nostrllm.wire.token import AMOUNT_MAX, BlindedMessage, BlindSignature, Proof, normal_url
 
 __all__ = ["CashuMint", "CashuMints", "MintLimits", "normal_url"]
@@ -50,8 +50,9 @@ REFUSALS: Final[dict[int, tuple[str, str]]] = {
     20001: ("the invoice is not paid", "payment-pending"),
     20002: ("the coins of this quote were issued before", "payment-token-spent"),
     20003: ("it issues no coins now", "payment-mint-unaccepted"),
+    20004: ("it did not get the invoice paid", "payment-lightning-failed"),
     20005: ("the payment is under way", "payment-pending"),
-    20006: ("the invoice was paid before", "payment-token-spent"),
+    20006: ("the invoice was paid before", "payment-invoice-invalid"),
     20007: ("the quote has expired", "payment-pending"),
     20008: ("the quote needs another signature", "payment-mint-unaccepted"),
     20009: ("the quote needs a key", "payment-mint-unaccepted"),
@@ -67,6 +68,7 @@ REFUSALS: Final[dict[int, tuple[str, str]]] = {
 
 _STATES: Final = ("UNSPENT", "PENDING", "SPENT")
 _QUOTE_STATES: Final = ("UNPAID", "PAID", "ISSUED")
+_MELT_STATES: Final = ("UNPAID", "PENDING", "PAID")
 _KEYS_AT_ONCE: Final = 4
 _T = TypeVar("_T")
 
@@ -77,9 +79,11 @@ class MintLimits:
 
     connect_s: float = 10.0
     total_s: float = 30.0
+    melt_s: float = 150.0  # a Lightning payment may take as long as its routes do
     answer_bytes_max: int = 4 << 20
     request_bytes_max: int = 1 << 20
     spending_at_once: int = 2  # more only makes nutshell fail on its locks
+    melting_at_once: int = 2  # beside those: a slow payment holds up no swap
     batch_max: int = 100
     busy_tries: int = 4
     busy_wait_s: float = 0.5
@@ -140,6 +144,7 @@ class CashuMint:
         self._session = session
         self._limits = limits
         self._spending = asyncio.Semaphore(limits.spending_at_once)
+        self._melting = asyncio.Semaphore(limits.melting_at_once)
         self._loading = asyncio.Lock()
         self._keysets: dict[str, Keyset] = {}
         self._loaded_at = float("-inf")
@@ -209,6 +214,27 @@ class CashuMint:
         """See ports.Mint."""
         return _quote(await self._get(f"/v1/mint/quote/bolt11/{_word(quote)}"), 0, "")
 
+    async def quote_melt(self, request: str, unit: str) -> MeltQuote:
+        """See ports.Mint."""
+        body = {"request": request, "unit": unit}
+        return _melt_quote(await self._post("/v1/melt/quote/bolt11", body), request, unit)
+
+    async def melt_quote(self, quote: str) -> Melt:
+        """See ports.Mint."""
+        return _melt(await self._get(f"/v1/melt/quote/bolt11/{_word(quote)}"))
+
+    async def melt(
+        self, quote: str, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
+    ) -> Melt:
+        """See ports.Mint."""
+        body = {
+            "quote": quote,
+            "inputs": [proof.as_input() for proof in inputs],
+            "outputs": [output.as_dict() for output in outputs],
+        }
+        async with self._melting:
+            return _melt(await self._post("/v1/melt/bolt11", body, self._limits.melt_s))
+
     async def _load(self) -> None:
         rows = listed(await self._get("/v1/keysets"))
         slots = asyncio.Semaphore(_KEYS_AT_ONCE)
@@ -237,14 +263,18 @@ class CashuMint:
                 await asyncio.sleep(wait_s * random.random())
         return await self._call("GET", path, None)
 
-    async def _post(self, path: str, body: Mapping[str, Any]) -> Mapping[str, Any]:
+    async def _post(
+        self, path: str, body: Mapping[str, Any], total_s: float | None = None
+    ) -> Mapping[str, Any]:
         data = json.dumps(body, separators=(",", ":")).encode()
         if len(data) > self._limits.request_bytes_max:
             raise LocalError("the request to the mint is too large")
-        return await self._call("POST", path, data)
+        return await self._call("POST", path, data, total_s)
 
-    async def _call(self, method: str, path: str, data: bytes | None) -> Mapping[str, Any]:
-        async with self._request(method, path, data) as response:
+    async def _call(
+        self, method: str, path: str, data: bytes | None, total_s: float | None = None
+    ) -> Mapping[str, Any]:
+        async with self._request(method, path, data, total_s) as response:
             text = await self._read(response)
             status = response.status
         try:
@@ -262,8 +292,12 @@ class CashuMint:
 
     @asynccontextmanager
     async def _request(
-        self, method: str, path: str, data: bytes | None
+        self, method: str, path: str, data: bytes | None, total_s: float | None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
+        limits = self._limits
+        limit = aiohttp.ClientTimeout(
+            total=limits.total_s if total_s is None else total_s, sock_connect=limits.connect_s
+        )
         try:
             async with self._session.request(
                 method,
@@ -271,6 +305,7 @@ class CashuMint:
                 data=data,
                 headers={"Content-Type": "application/json"} if data else None,
                 allow_redirects=False,
+                timeout=limit,
             ) as response:
                 yield response
         except TimeoutError:
@@ -386,6 +421,34 @@ def _quote(body: Mapping[str, Any], amount: int, unit: str) -> MintQuote:
         str(state),
         expiry if isinstance(expiry, int) and expiry > 0 else None,
     )
+
+
+def _melt_quote(body: Mapping[str, Any], request: str, unit: str) -> MeltQuote:
+    """`request` and `unit` are what we asked for; older mints do not repeat them."""
+    quote, expiry = body.get("quote"), body.get("expiry")
+    amount, reserve = body.get("amount"), body.get("fee_reserve")
+    if not isinstance(quote, str):
+        raise OutcomeUnknown("the mint's quote cannot be read")
+    if body.get("unit") not in (None, unit):
+        raise OutcomeUnknown("the mint's quote is for another unit")
+    until = expiry if isinstance(expiry, int) and expiry > 0 else None
+    return MeltQuote(_word(quote), request, _whole(amount, 1), unit, _whole(reserve, 0), until)
+
+
+def _whole(value: object, least: int) -> int:
+    if not isinstance(value, int) or not least <= value <= AMOUNT_MAX:
+        raise OutcomeUnknown("the mint's quote has an amount that is none")
+    return value
+
+
+def _melt(body: Mapping[str, Any]) -> Melt:
+    state, change, preimage = body.get("state"), body.get("change"), body.get("payment_preimage")
+    if state is None and isinstance(body.get("paid"), bool):
+        state = "PAID" if body["paid"] else "UNPAID"
+    if state not in _MELT_STATES or not isinstance(change, list | None):
+        raise OutcomeUnknown("the mint does not say how the payment stands")
+    known = isinstance(preimage, str) and len(preimage) <= 64 and preimage.isalnum()
+    return Melt(str(state), tuple(map(_signature, change or [])), str(preimage) if known else "")
 
 
 def _word(quote: str) -> str:

@@ -20,6 +20,7 @@ import structlog
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import LocalError, MintRefused, OutcomeUnknown, RemoteError
 from nostrllm.ports import Conflict, Write
+from nostrllm.purse import melt
 from nostrllm.purse.evidence import Consumed, Evidence, Verdict, consumed, decide
 from nostrllm.purse.operation import (
     Operation,
@@ -31,7 +32,7 @@ from nostrllm.purse.operation import (
     proof_of,
     proof_write,
 )
-from nostrllm.purse.outputs import Coins, made_of, mixed, note_of, owners, signed_of
+from nostrllm.purse.outputs import made_of, mixed, note_of, owners, signed_of, spent_since
 from nostrllm.purse.till import (
     BadSignature,
     Till,
@@ -71,6 +72,7 @@ class Driver:
         self._till = till
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._fresh: OrderedDict[str, str] = OrderedDict()
+        self._unheard: dict[str, float] = {}
 
     def planned(self, op_id: str, outputs: Sequence[BlindedMessage]) -> None:
         """An operation with these outputs was made here and now: the mint has not heard of it."""
@@ -85,12 +87,16 @@ class Driver:
             operation = await self._load(op_id)
             fresh = self._is_fresh(operation)
             chase = _Chase(then, fresh, not fresh)
+            if not fresh:
+                self._unheard.setdefault(op_id, self._till.clock.monotonic())
             for attempt in range(self._till.pace.tries):
                 if operation.state != "PREPARED":
                     break
                 if attempt:
                     await self._till.clock.sleep(self._till.pace.pause_s(attempt))
                 operation = await self._try(operation, chase)
+            if operation.state != "PREPARED":
+                self._unheard.pop(op_id, None)
             return await self._outcome(operation)
 
     def _is_fresh(self, operation: Operation) -> bool:
@@ -147,6 +153,7 @@ class Driver:
                 except OutcomeUnknown as error:
                     chase.unclear |= not error.answered
                     chase.vain += error.answered
+                    self._unheard[operation.id] = self._till.clock.monotonic()
                     raise
                 else:
                     return await self._finish(operation, signatures, chase.then)
@@ -163,12 +170,26 @@ class Driver:
         return await self._act(operation, evidence, verdict, chase)
 
     async def _send(self, operation: Operation) -> list[BlindSignature]:
+        if operation.kind == "melt":
+            return await melt.send(self._till, operation)
         mint = self._till.mints.at(operation.mint)
         if operation.quote:
             return await mint.mint(operation.quote, operation.outputs)
         return await mint.swap(operation.inputs, operation.outputs)
 
     async def _ask(self, operation: Operation, refusal: int | None) -> Evidence:
+        if operation.kind == "melt":
+            found = await melt.evidence(self._till, operation, refusal)
+        else:
+            found = await self._exchanged(operation, refusal)
+        if refusal is None:
+            return found
+        keysets = await self._till.mints.at(operation.mint).keysets(refresh=True)
+        keyset = keysets.get(operation.outputs[0].id)
+        return replace(found, keyset_in_use=keyset is not None and keyset.active)
+
+    async def _exchanged(self, operation: Operation, refusal: int | None) -> Evidence:
+        """What the mint knows of a swap or an issue."""
         mint = self._till.mints.at(operation.mint)
         restored = await mint.restore(operation.outputs)
         states: list[str] = []
@@ -181,17 +202,13 @@ class Driver:
         if found in ("SPENT", "MIXED") and len(restored) < len(operation.outputs):
             # It may have been done between the two questions: only this answer counts.
             restored = await mint.restore(operation.outputs)
-        active = True
-        if refusal is not None:
-            keyset = (await mint.keysets(refresh=True)).get(operation.outputs[0].id)
-            active = keyset is not None and keyset.active
         foreign = frozenset(
             output.B_
             for own, output in zip(operation.own, operation.outputs, strict=True)
             if own.foreign
         )
         return Evidence(
-            found, operation.outputs, tuple(restored), tuple(states), refusal, active, foreign
+            found, operation.outputs, tuple(restored), tuple(states), refusal, foreign=foreign
         )
 
     async def _act(
@@ -200,9 +217,13 @@ class Driver:
         match verdict:
             case Verdict.FINISH:
                 signed = {output.B_: signature for output, signature in evidence.restored}
+                if operation.kind == "melt":
+                    return await melt.finish(
+                        self._till, operation, signed, chase.then, restored=True
+                    )
                 signatures = [signed[output.B_] for output in operation.outputs]
                 return await self._finish(operation, signatures, chase.then, restored=True)
-            case Verdict.REJECT_SPENT:
+            case Verdict.REJECT_SPENT if not self._may_land(operation):
                 code = "payment-token-spent"
                 return await self._reject(operation, evidence, chase.then, code, "spent elsewhere")
             case Verdict.REJECT_POISONED:
@@ -224,9 +245,20 @@ class Driver:
     ) -> Operation:
         """A definite no; twice, if an earlier request of the same may still be under way."""
         chase.refusals += 1
-        if chase.unclear and chase.refusals < 2:
+        early = chase.unclear and chase.refusals < 2
+        if self._may_land(operation) if operation.kind == "melt" else early:
             return operation
         return await self._reject(operation, evidence, chase.then, reason.code, reason.message)
+
+    def _may_land(self, operation: Operation) -> bool:
+        """May the mint still get a request to pay an invoice, of which we have heard nothing?
+
+        Coins given back before that could be spent twice: by us, and by that request.
+        """
+        since = self._unheard.get(operation.id)
+        if operation.kind != "melt" or since is None:
+            return False
+        return self._till.clock.monotonic() - since < self._till.pace.lands_s
 
     async def _finish(
         self,
@@ -236,6 +268,10 @@ class Driver:
         *,
         restored: bool = False,
     ) -> Operation:
+        if operation.kind == "melt":
+            names = [output.B_ for output in operation.outputs]
+            signed = dict(zip(names, signatures, strict=False))
+            return await melt.finish(self._till, operation, signed, then)
         till = self._till
         keyset = await keyset_of(till.mints.at(operation.mint), operation.outputs[0].id)
         try:
@@ -245,7 +281,7 @@ class Driver:
         done = replace(operation, state="DONE", note=note_of(made.signed))
         coins = made.coins
         if restored:
-            coins = await self._spent_since(operation, coins)
+            coins = await spent_since(till, operation, coins)
         writes = [proof_write("proof_insert", proof, operation, own) for proof, own in coins]
         writes.append(Write("proof_spend_all", {"owner": operation.id}))
         proofs = [proof for proof, _ in coins]
@@ -254,15 +290,6 @@ class Driver:
         writes += then(outcome_of(done, proofs, token, made.signed))
         await till.store.commit(done.finish(till.clock.now()), *writes)
         return done
-
-    async def _spent_since(self, operation: Operation, coins: Coins) -> Coins:
-        """After a restored backup, coins that we now find may have been spent in the lost time."""
-        mint = self._till.mints.at(operation.mint)
-        states = await mint.states([y_of(proof.secret) for proof, _ in coins])
-        return [
-            (proof, replace(own, state="spent") if state == "SPENT" else own)
-            for (proof, own), state in zip(coins, states, strict=True)
-        ]
 
     async def take(
         self, op_id: str, signatures: Mapping[str, BlindSignature], then: Then
@@ -321,7 +348,7 @@ class Driver:
     ) -> Operation:
         refused = replace(operation, state="REJECTED", code=code, note=note)
         writes = await self._found(operation, evidence)
-        if operation.kind in ("send", "reclaim"):
+        if operation.kind in ("send", "reclaim", "melt"):
             back_state, back_owner = operation.back
             for proof, state in zip(operation.inputs, evidence.states, strict=True):
                 to, owner = ("spent", "") if state == "SPENT" else (back_state, back_owner)

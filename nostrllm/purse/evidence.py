@@ -19,6 +19,21 @@ to make anew.
 
 For an issue (NUT-04) the quote takes the place of the inputs: PAID is UNSPENT, ISSUED is SPENT.
 Coins that restore finds besides are imported, whatever else is done.
+
+For a melt (NUT-05) the quote has a word too, and our outputs are blank ones of which the mint signs
+as many as it needs for the change. Who pays an invoice by mistake pays twice, so nothing is taken
+for certain before quote and inputs agree:
+
+| quote  | inputs        | then                                                               |
+|--------|---------------|--------------------------------------------------------------------|
+| PAID   | SPENT         | it was done: keep the coins that restore finds                     |
+| PAID   | any other     | wait (the mint is about to spend them; or others paid, see the log) |
+| PENDING| any           | wait                                                               |
+| UNPAID | PENDING       | wait: the payment may be on its way                                |
+| UNPAID | SPENT, MIXED  | refused: some were spent by somebody else: reject; else send again |
+| UNPAID | UNSPENT       | as for a swap                                                      |
+
+A rejection counts only when no earlier request can still arrive (drive.py).
 """
 
 from __future__ import annotations
@@ -66,6 +81,7 @@ class Evidence:
     refusal: int | None = None
     keyset_in_use: bool = True
     foreign: frozenset[str] = frozenset()
+    melt: str = ""  # the state of a melt's quote
 
     @property
     def poisoned(self) -> frozenset[str]:
@@ -91,7 +107,9 @@ def consumed(states: Sequence[str]) -> Consumed:
 
 
 def decide(evidence: Evidence) -> Verdict:
-    """The table above."""
+    """The tables above."""
+    if evidence.melt:
+        return _decide_melt(evidence)
     match evidence.consumed:
         case "PENDING":
             return Verdict.WAIT
@@ -99,6 +117,22 @@ def decide(evidence: Evidence) -> Verdict:
             return Verdict.FINISH
         case "SPENT" | "MIXED":
             return Verdict.REJECT_SPENT
+    return _decide_unspent(evidence)
+
+
+def _decide_melt(evidence: Evidence) -> Verdict:
+    if evidence.melt != "UNPAID":
+        done = evidence.melt == "PAID" and evidence.consumed == "SPENT"
+        return Verdict.FINISH if done else Verdict.WAIT
+    match evidence.consumed:
+        case "PENDING":
+            return Verdict.WAIT
+        case "SPENT" | "MIXED":
+            return Verdict.RESEND if evidence.refusal is None else Verdict.REJECT_SPENT
+    return _decide_unspent(evidence)
+
+
+def _decide_unspent(evidence: Evidence) -> Verdict:
     if evidence.restored:
         return Verdict.REJECT_POISONED if evidence.poisoned else Verdict.RENUMBER
     return Verdict.RESEND if evidence.refusal is None else _refused(evidence)

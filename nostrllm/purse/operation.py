@@ -11,7 +11,7 @@ from nostrllm.crypto.bdhke import y_of
 from nostrllm.ports import Row, Write
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Dleq, Proof, Token
 
-Kind = Literal["receive", "send", "mint", "reclaim", "ladder", "settle"]
+Kind = Literal["receive", "send", "mint", "reclaim", "ladder", "settle", "melt"]
 State = Literal["PREPARED", "DONE", "REJECTED", "SUSPECT"]
 
 
@@ -52,12 +52,13 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A swap or an issue, whole: the bytes that are sent follow from `inputs` and `outputs`.
+    """A swap, an issue or a melt, whole: the bytes that are sent follow from its fields.
 
     `outputs[i]` is made of `own[i]`. `amount` is what it is about, in units: the coins that come in
     (receive, reclaim), the token that goes out (send), the quote (mint), what is ours of locked
-    coins (settle), the most that a ladder can bring. `back`: state and owner that inputs of ours
-    get back if the mint refuses.
+    coins (settle), the most that a ladder can bring, the invoice (melt). `back`: state and owner
+    that inputs of ours get back if the mint refuses. A melt's `fee` is the most it may cost until
+    it is DONE, and then what it cost.
     """
 
     id: str
@@ -103,7 +104,8 @@ class Operation:
 
     def finish(self, now: float) -> Write:
         """The write that ends it; one of two that try meets a Conflict."""
-        values = {"id": self.id, "state": self.state, "code": self.code, "note": self.note}
+        names = ("id", "state", "fee", "code", "note")
+        values = {name: getattr(self, name) for name in names}
         return Write("operation_finish", values | {"finished_at": now}, rows=1)
 
     def _body(self) -> str:
@@ -172,9 +174,10 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """A receive or a settle that may be done: commit `writes` with your own, then `run(op_id)`.
+    """A receive, settle or melt that may be done: commit `writes` with your own, then `run(op_id)`.
 
-    A Conflict called `claim_insert` means that a coin of it was seen before.
+    A Conflict called `claim_insert` means that a coin of a receive was seen before, one called
+    `proof_mark` that a coin of a melt went elsewhere. A melt's `fee` is the most it can cost.
     """
 
     op_id: str
@@ -184,6 +187,12 @@ class Plan:
     fee: int
     net: int
     writes: tuple[Write, ...]
+
+
+def plan_of(operation: Operation, writes: Sequence[Write]) -> Plan:
+    """A planned operation as a caller sees it."""
+    mint, unit, amount = operation.mint, operation.unit, operation.amount
+    return Plan(operation.id, mint, unit, amount, operation.fee, operation.net, tuple(writes))
 
 
 Then = Callable[[Outcome], Sequence[Write]]

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from nostrllm.crypto.bdhke import y_of
 from nostrllm.ports import Keyset
 from nostrllm.purse.operation import Operation, Own, Signed
 from nostrllm.purse.till import Till, checked_signature
@@ -35,6 +36,16 @@ def made_of(
         else:
             coins.append((till.unblind(own, output, signature, keyset), own))
     return Made(coins, signed)
+
+
+async def spent_since(till: Till, operation: Operation, coins: Coins) -> Coins:
+    """After a restored backup, coins that we now find may have been spent in the lost time."""
+    mint = till.mints.at(operation.mint)
+    states = await mint.states([y_of(proof.secret) for proof, _ in coins]) if coins else []
+    return [
+        (proof, replace(own, state="spent") if state == "SPENT" else own)
+        for (proof, own), state in zip(coins, states, strict=True)
+    ]
 
 
 def note_of(signed: Sequence[Signed]) -> str:

@@ -8,15 +8,15 @@ thing twice.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
 from nostrllm.core import coins
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
-from nostrllm.ports import Clock, Conflict, MintQuote, Mints, Row, Store, Write
-from nostrllm.purse import fund, ladder, receive, reclaim, scan, send, settle, watch
+from nostrllm.ports import Clock, Conflict, MeltQuote, MintQuote, Mints, Row, Store, Write
+from nostrllm.purse import fund, ladder, melt, receive, reclaim, scan, send, settle, watch
 from nostrllm.purse.drive import Driver
 from nostrllm.purse.operation import (
     Outcome,
@@ -25,6 +25,7 @@ from nostrllm.purse.operation import (
     mark,
     nothing,
     outcome_of,
+    plan_of,
     proof_of,
 )
 from nostrllm.purse.receive import Unlock, Wanted
@@ -337,6 +338,55 @@ class Purse:
                     self._driver.planned(name, await fund.place(self._till, row))
         issued = Write("quote_mark", {"id": quote_id, "state": "ISSUED"})
         return await self.run(name, lambda outcome: [issued])
+
+    async def quote_melt(self, mint: str, unit: str, invoice: str) -> MeltQuote:
+        """What a mint asks for paying an invoice; nothing is stored.
+
+        Raises RemoteError `payment-invoice-invalid` for one that cannot be read or has no amount,
+        `payment-mint-unaccepted` for a quote that is not of it; MintRefused, OutcomeUnknown.
+        """
+        return await melt.ask(self._till, mint, unit, invoice)
+
+    async def place_melt(
+        self, op_id: str, mint: str, quote: MeltQuote, beside: Callable[[Plan], Sequence[Write]]
+    ) -> Plan:
+        """Reserve coins for a melt and store it, together with the writes that `beside` gives.
+
+        `run(op_id)` then has the invoice paid. `beside` is called again when a coin went elsewhere
+        meanwhile, and may raise. Raises LocalError `wallet-empty`, RemoteError, OutcomeUnknown, and
+        the Conflict of any write but our own.
+        """
+        for _ in range(CHOICES):
+            async with self._choosing:
+                planned = await melt.plan(self._till, op_id, mint, quote)
+                writes = (
+                    planned.insert(self._till.clock.now()),
+                    *mark(planned.inputs, "free", "reserved", op_id),
+                )
+                plan = plan_of(planned, writes)
+                try:
+                    await self._till.store.commit(*beside(plan), *writes)
+                except Conflict as conflict:
+                    if conflict.name == "proof_mark":
+                        continue  # a coin went elsewhere between our read and our write
+                    raise
+            self._driver.planned(op_id, planned.outputs)
+            return plan
+        raise LocalError("too many payments at once", code="busy")
+
+    async def melt(self, op_id: str, mint: str, quote: MeltQuote, then: Then = nothing) -> Outcome:
+        """Have a mint pay the invoice of a quote; the same id never pays twice.
+
+        `outcome.amount` is the invoice, `outcome.fee` what it cost besides. PREPARED: not known
+        yet, the coins stay reserved. Raises as `place_melt` and `run`.
+        """
+        if await self._till.operation(op_id) is None:
+            try:
+                await self.place_melt(op_id, mint, quote, lambda plan: ())
+            except Conflict as conflict:
+                if conflict.name != "operation_insert":
+                    raise
+        return await self.run(op_id, then)
 
     async def scan(self, mint: str, unit: str = "sat", *, empty_max: int = scan.EMPTY_MAX) -> int:
         """Find this seed's coins at a mint from the seed alone; units that were not known.

@@ -30,11 +30,16 @@ class BadSignature(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Pace:
-    """How often and how fast an operation is tried in one run."""
+    """How often and how fast an operation is tried in one run.
+
+    `lands_s`: how long after it was sent a request may still reach the mint, if nothing was heard
+    of it; until then a melt is not given up.
+    """
 
     tries: int = 5
     first_s: float = 0.1
     most_s: float = 5.0
+    lands_s: float = 600.0
 
     def pause_s(self, attempt: int) -> float:
         """How long to wait before try number `attempt` (1 = the second), with jitter."""

@@ -9,14 +9,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
+from aiohttp import web
 
 from nostrllm.adapters.mint_cashu import CashuMint, CashuMints, MintLimits
 from nostrllm.core.coins import split
 from nostrllm.crypto import bdhke
 from nostrllm.errors import LocalError, MintRefused, OutcomeUnknown, RemoteError
-from nostrllm.ports import Keyset
+from nostrllm.ports import Keyset, Melt, MeltQuote
 from nostrllm.wire.token import BlindedMessage, Dleq, Proof
 from tests.faultymint import FaultyMint
+from tests.invoices import invoice
 
 LIMITS = MintLimits(busy_wait_s=0.01, refresh_wait_s=0.0, request_bytes_max=100_000)
 POINT = "02" + "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
@@ -327,6 +329,95 @@ async def test_unreadable_quotes(mints: CashuMints, faulty: FaultyMint, body: An
         await mints.at(faulty.url).quote_mint(5, "sat")
     with pytest.raises(OutcomeUnknown):
         await mints.at(faulty.url).mint_quote("a/b")
+
+
+async def test_a_real_mint_pays_an_invoice(mints: CashuMints, mint_url: str) -> None:
+    mint, text = mints.at(mint_url), invoice(5_000)
+    coins, keyset = await funded(mint, 8), await active(mint)
+    quote = await mint.quote_melt(text, "sat")
+    assert (quote.request, quote.unit, quote.amount, quote.fee_reserve) == (text, "sat", 5, 2)
+    assert quote.expiry is not None
+    assert await mint.melt_quote(quote.quote) == Melt("UNPAID")
+    blank = Outputs(keyset, [1])
+    done = await mint.melt(quote.quote, coins, blank.messages)
+    assert done.state == "PAID"
+    assert len(done.preimage) == 64
+    [change] = done.change
+    key = keyset.keys[change.amount]
+    assert bdhke.verify_dleq(blank.messages[0].B_, change.C_, change.dleq, key)
+    assert await mint.melt_quote(quote.quote) == done
+    assert await mint.restore(blank.messages) == [(blank.messages[0], change)]
+    with pytest.raises(MintRefused):
+        await mint.melt(quote.quote, await funded(mint, 8), Outputs(keyset, [1]).messages)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"quote": "../keys", "amount": 5, "fee_reserve": 2},
+        {"quote": "q", "amount": 0, "fee_reserve": 2},
+        {"quote": "q", "amount": 5, "fee_reserve": -1},
+        {"quote": "q", "amount": 5.0, "fee_reserve": 2},
+        {"quote": "q", "amount": 5, "fee_reserve": None},
+        {"quote": "q", "amount": 5, "fee_reserve": 2, "unit": "msat"},
+    ],
+)
+async def test_unreadable_melt_quotes(mints: CashuMints, faulty: FaultyMint, body: Any) -> None:
+    faulty.says["/v1/melt/quote/bolt11"] = (200, json.dumps(body))
+    with pytest.raises(OutcomeUnknown):
+        await mints.at(faulty.url).quote_melt("lnbc1", "sat")
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        {},
+        {"state": "ISSUED"},
+        {"state": 1},
+        {"paid": 1},
+        {"state": "PAID", "change": {}},
+        {"state": "PAID", "change": [7]},
+    ],
+)
+async def test_unreadable_melts(mints: CashuMints, faulty: FaultyMint, body: Any) -> None:
+    faulty.says["/v1/melt/bolt11"] = faulty.says["/v1/melt/quote/bolt11/q"] = (
+        200,
+        json.dumps(body),
+    )
+    for call in (
+        mints.at(faulty.url).melt("q", [], [OUTPUT]),
+        mints.at(faulty.url).melt_quote("q"),
+    ):
+        with pytest.raises(OutcomeUnknown):
+            await call
+
+
+async def test_melts_of_older_mints(mints: CashuMints, faulty: FaultyMint) -> None:
+    body: dict[str, Any] = {"quote": "q", "amount": 5, "fee_reserve": 0, "expiry": 0}
+    faulty.says["/v1/melt/quote/bolt11"] = (200, json.dumps(body))
+    assert await mints.at(faulty.url).quote_melt("ln", "sat") == MeltQuote(
+        "q", "ln", 5, "sat", 0, None
+    )
+    body = {"paid": True, "payment_preimage": "odd \n", "change": None}
+    faulty.says["/v1/melt/bolt11"] = (200, json.dumps(body))
+    assert await mints.at(faulty.url).melt("q", [], [OUTPUT]) == Melt("PAID")
+
+
+async def test_a_payment_may_take_longer_than_a_swap() -> None:
+    async def slowly(_: web.Request) -> web.Response:
+        await asyncio.sleep(0.4)
+        return web.json_response({"state": "PAID"})
+
+    app = web.Application()
+    app.router.add_post("/v1/melt/bolt11", slowly)
+    runner = web.AppRunner(app)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    url = f"http://127.0.0.1:{runner.addresses[0][1]}"
+    async with CashuMints(MintLimits(total_s=0.2, melt_s=10)) as mints:
+        assert (await mints.at(url).melt("q", [], [OUTPUT])).state == "PAID"
+    await runner.cleanup()
 
 
 async def test_quotes_of_older_mints(mints: CashuMints, faulty: FaultyMint) -> None:

@@ -54,6 +54,38 @@ def test_each_row(
     assert decide(Evidence(found, OUTPUTS, restored, (), refusal)) is verdict
 
 
+@pytest.mark.parametrize(
+    ("quote", "states", "restored", "refusal", "verdict"),
+    [
+        ("PAID", "SPENT SPENT", SIGNED[:1], None, Verdict.FINISH),
+        ("PAID", "SPENT SPENT", (), 11001, Verdict.FINISH),
+        ("PAID", "PENDING PENDING", SIGNED[:1], 11002, Verdict.WAIT),
+        ("PAID", "UNSPENT UNSPENT", (), 11000, Verdict.WAIT),
+        ("PAID", "SPENT UNSPENT", (), 11001, Verdict.WAIT),
+        ("PENDING", "PENDING PENDING", SIGNED, None, Verdict.WAIT),
+        ("PENDING", "SPENT SPENT", SIGNED, None, Verdict.WAIT),
+        ("PENDING", "UNSPENT UNSPENT", (), 11000, Verdict.WAIT),
+        ("UNPAID", "PENDING UNSPENT", (), 20004, Verdict.WAIT),
+        ("UNPAID", "SPENT SPENT", SIGNED, None, Verdict.RESEND),
+        ("UNPAID", "SPENT UNSPENT", (), None, Verdict.RESEND),
+        ("UNPAID", "SPENT UNSPENT", (), 11001, Verdict.REJECT_SPENT),
+        ("UNPAID", "UNSPENT UNSPENT", (), None, Verdict.RESEND),
+        ("UNPAID", "UNSPENT UNSPENT", SIGNED[:1], None, Verdict.RENUMBER),
+        ("UNPAID", "UNSPENT UNSPENT", (), 20004, Verdict.REJECT_REFUSED),
+        ("UNPAID", "UNSPENT UNSPENT", (), 20005, Verdict.WAIT),
+    ],
+)
+def test_each_row_of_a_melt(
+    quote: str,
+    states: str,
+    restored: tuple[tuple[BlindedMessage, BlindSignature], ...],
+    refusal: int | None,
+    verdict: Verdict,
+) -> None:
+    found = consumed(states.split())
+    assert decide(Evidence(found, OUTPUTS, restored, (), refusal, melt=quote)) is verdict
+
+
 @pytest.mark.parametrize("refusal", [11000, 12002])
 def test_a_keyset_that_is_gone(refusal: int) -> None:
     for restored, verdict in (((), Verdict.ROTATE), (SIGNED, Verdict.RENUMBER)):

@@ -18,7 +18,7 @@ from nostrllm.purse import Pace, Purse
 from nostrllm.wire.token import Token
 
 LIMITS = MintLimits(busy_wait_s=0.01, refresh_wait_s=0.0)
-PACE = Pace(tries=6, first_s=0.01, most_s=0.05)
+PACE = Pace(tries=6, first_s=0.01, most_s=0.05, lands_s=0.1)
 
 
 class Crash(BaseException):

@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 from nostrllm.crypto import bdhke
 from nostrllm.crypto.keys import ORDER
 from nostrllm.errors import MintRefused, OutcomeUnknown
-from nostrllm.ports import Keyset, MintQuote
+from nostrllm.ports import Keyset, Melt, MeltQuote, MintQuote
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Dleq, Proof, normal_url
 from tests.sim.group import CURVE, Group
 from tests.sim.life import Life
@@ -209,6 +209,20 @@ class MintLine:
         raise OutcomeUnknown
 
     async def mint(self, quote: str, outputs: Sequence[BlindedMessage]) -> list[BlindSignature]:
+        """See ports.Mint."""
+        raise OutcomeUnknown
+
+    async def quote_melt(self, request: str, unit: str) -> MeltQuote:
+        """See ports.Mint."""
+        raise OutcomeUnknown
+
+    async def melt_quote(self, quote: str) -> Melt:
+        """See ports.Mint."""
+        raise OutcomeUnknown
+
+    async def melt(
+        self, quote: str, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
+    ) -> Melt:
         """See ports.Mint."""
         raise OutcomeUnknown
 

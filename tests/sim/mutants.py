@@ -8,7 +8,19 @@ from typing import Any, Final
 
 from nostrllm.core.order import Order
 from nostrllm.errors import MintRefused, OutcomeUnknown
-from nostrllm.ports import Delta, Engine, Keyset, Mint, MintQuote, Mints, Row, Store, Write
+from nostrllm.ports import (
+    Delta,
+    Engine,
+    Keyset,
+    Melt,
+    MeltQuote,
+    Mint,
+    MintQuote,
+    Mints,
+    Row,
+    Store,
+    Write,
+)
 from nostrllm.provider.admit import Admission, Wish
 from nostrllm.provider.daemon import Daemon
 from nostrllm.provider.recover import Recovery
@@ -120,6 +132,20 @@ class ForgetfulMint:
     async def mint(self, quote: str, outputs: Sequence[BlindedMessage]) -> list[BlindSignature]:
         """See ports.Mint."""
         raise MintRefused(20001, "the invoice is not paid")
+
+    async def quote_melt(self, request: str, unit: str) -> MeltQuote:
+        """See ports.Mint."""
+        return await self._mint.quote_melt(request, unit)
+
+    async def melt_quote(self, quote: str) -> Melt:
+        """See ports.Mint."""
+        return await self._mint.melt_quote(quote)
+
+    async def melt(
+        self, quote: str, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
+    ) -> Melt:
+        """See ports.Mint."""
+        return await self._mint.melt(quote, inputs, outputs)
 
 
 class ForgetfulMints:

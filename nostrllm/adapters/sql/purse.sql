@@ -144,7 +144,8 @@ UPDATE operation SET body = :body, own = :own
 WHERE id = :id AND state = 'PREPARED';
 
 -- name: operation_finish
-UPDATE operation SET state = :state, code = :code, note = :note, finished_at = :finished_at
+UPDATE operation SET state = :state, fee = :fee, code = :code, note = :note,
+    finished_at = :finished_at
 WHERE id = :id AND state = 'PREPARED';
 
 -- name: operation_reopen
