@@ -51,6 +51,7 @@ CODES: Final[dict[str, bool]] = {
     "version-unsupported": False,
     "account-unknown": False,
     "account-insufficient": True,
+    "client-blocked": False,
     "internal": True,
     # Codes that only our own commands print; they never travel.
     "config-invalid": False,
@@ -89,6 +90,13 @@ class RemoteError(NostrllmError):
 
     blame = "peer"
     default_code = "message-invalid"
+
+    def __init__(
+        self, message: str | None = None, *, code: str | None = None, fraud: str = ""
+    ) -> None:
+        """`fraud`: what its author is charged with (core.conduct.Kind), "" for a mistake."""
+        self.fraud = fraud
+        super().__init__(message, code=code)
 
 
 class LocalError(NostrllmError):

@@ -18,6 +18,7 @@ from nostrllm.cli import main
 from nostrllm.core.coins import ladder
 from nostrllm.errors import CODES
 from nostrllm.service.config import (
+    BlockTable,
     EngineTable,
     ModelTable,
     ProviderTable,
@@ -144,6 +145,7 @@ def test_every_field_of_the_providers_file() -> None:
         "provider": ProviderTable,
         "engine": EngineTable,
         "terms": TermsTable,
+        "block": BlockTable,
         "model": ModelTable,
     }
     told: dict[str, set[str]] = {}

@@ -1,4 +1,4 @@
-"""`nostrllm provider init | check | run | status`, and the commands of cli/books.py."""
+"""`nostrllm provider init | check | run | status`; books.py and clients.py have the others."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from nostrllm.cli.books import audit, ledger, withdraw
+from nostrllm.cli.clients import block, clients, unblock
 from nostrllm.cli.configured import CONFIG
 from nostrllm.cli.terminal import print_json
 
@@ -52,7 +53,7 @@ def provider() -> None:
     """Sell answers: set up, check and run a provider."""
 
 
-for command in (audit, ledger, withdraw):
+for command in (audit, ledger, withdraw, clients, block, unblock):
     provider.add_command(command)
 
 

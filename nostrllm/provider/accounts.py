@@ -17,6 +17,7 @@ from nostrllm.core.money import unit_msat
 from nostrllm.errors import LocalError, NostrllmError, RemoteError, WorldError
 from nostrllm.ports import Conflict, Row, Write
 from nostrllm.provider.admit import Admission, Letter
+from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.reply import Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
@@ -34,6 +35,9 @@ REFUND_UNIT: Final = "sat"
 #: Kept back from a refund for the fee of the swap that makes the coins, in units.
 FEE_UNITS: Final = 2
 
+#: A top-up of less is hardly worth its swap. It is taken, and counted.
+DUST_MSAT: Final = 4_000
+
 log = structlog.get_logger()
 
 
@@ -47,12 +51,14 @@ class Accounts:
         admission: Admission,
         letterbox: Letterbox,
         settler: Settler,
+        conduct: Conduct,
     ) -> None:
         self._world = world
         self._shop = shop
         self._admission = admission
         self._letterbox = letterbox
         self._settler = settler
+        self._conduct = conduct
         self._running: set[str] = set()
 
     def runs(self, transfer_id: str) -> bool:
@@ -72,16 +78,33 @@ class Accounts:
 
     async def top_up(self, letter: Letter, token: str) -> None:
         """Swap a token into the account of the letter's author, and tell him."""
+        await self._conduct.check(letter.author)
         plan = await self._admission.plan(letter.id, self._admission.token(token), ladder=False)
         worth = plan.net * unit_msat(plan.unit)
         if await self.balance_msat(letter.author) + worth > self._shop.balance_msat_max:
-            raise RemoteError(
-                f"an account may hold {sats(self._shop.balance_msat_max)} at most",
-                code="payment-amount-high",
+            raise self._too_much()
+        most = {"author": letter.author, "most": self._shop.balance_msat_max}
+        writes = (
+            self._insert(letter, "topup", plan.mint, plan.unit, worth),
+            Write("topup_room", most, rows=1),
+            *plan.writes,
+        )
+        message = "these coins were used here before"
+        taken = RemoteError(message, code="payment-token-spent", fraud="topup-race")
+        if worth < DUST_MSAT:
+            await self._conduct.note(letter.author, "dust")
+        outcome = await self._carry_out(letter, writes, taken)
+        if outcome is not None and outcome.code == "payment-token-spent" and not outcome.suspect:
+            said_at = letter.created_at
+            await self._conduct.note(
+                letter.author, "double-spend", said_at=said_at, message=letter.id
             )
-        insert = self._insert(letter, "topup", plan.mint, plan.unit, worth)
-        taken = RemoteError("these coins were used here before", code="payment-token-spent")
-        await self._carry_out(letter, (insert, *plan.writes), taken)
+
+    def _too_much(self) -> RemoteError:
+        return RemoteError(
+            f"an account may hold {sats(self._shop.balance_msat_max)} at most",
+            code="payment-amount-high",
+        )
 
     async def refund(self, letter: Letter) -> None:
         """Pay the whole coins of a balance out as a token, and tell the author."""
@@ -106,10 +129,11 @@ class Accounts:
 
     async def _carry_out(
         self, letter: Letter, writes: Sequence[Write], otherwise: RemoteError
-    ) -> None:
+    ) -> Outcome | None:
         """Commit a transfer and take it to its end. Raises `otherwise` on a conflict of money.
 
-        After the commit nothing is raised: what fails then is finished by recovery.
+        After the commit nothing is raised: what fails then is finished by recovery. Returns how it
+        ended at the mint, None while that is not known.
         """
         self._running.add(letter.id)
         try:
@@ -117,15 +141,18 @@ class Accounts:
         except Conflict as conflict:
             self._running.discard(letter.id)
             if conflict.name == "transfer_insert":
-                return
+                return None
+            if conflict.name == "topup_room":
+                raise self._too_much() from None
             raise otherwise from None
         except BaseException:
             self._running.discard(letter.id)
             raise
         try:
-            await self.finish(letter.id)
+            return await self._finish(letter.id)
         except NostrllmError as error:
             log.warning("transfer_waits", transfer=letter.id[:16], code=error.code)
+            return None
 
     async def _fullest_mint(self) -> tuple[str, int]:
         """Where most coins are, and how many units of them one token can have."""
@@ -164,17 +191,22 @@ class Accounts:
 
         False while the mint has not answered.
         """
+        outcome = await self._finish(transfer_id)
+        return outcome is None or outcome.state != "PREPARED"
+
+    async def _finish(self, transfer_id: str) -> Outcome | None:
+        """As `finish`, but what the mint said; None if it was at its end before."""
         self._running.add(transfer_id)
         try:
             row = (await self._world.store.read("transfer_get", id=transfer_id))[0]
             if row["state"] != "pending":
-                return True
+                return None
             outcome = await self._outcome(row)
             if outcome.state == "PREPARED":
                 log.warning("transfer_pending", transfer=transfer_id[:16])
-                return False
-            await self.tell(transfer_id, outcome.code)
-            return True
+            else:
+                await self.tell(transfer_id, outcome.code)
+            return outcome
         finally:
             self._running.discard(transfer_id)
 

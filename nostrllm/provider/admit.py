@@ -19,6 +19,7 @@ from nostrllm.core.money import (
 from nostrllm.core.order import Order
 from nostrllm.errors import RemoteError
 from nostrllm.provider.announce import Announcer
+from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.reply import Address
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.ticket import Job, Ticket
@@ -77,10 +78,11 @@ class Wish:
 class Admission:
     """Turns wishes into jobs, or refuses them with RemoteError or, for the world, WorldError."""
 
-    def __init__(self, world: World, shop: Shop, announcer: Announcer) -> None:
+    def __init__(self, world: World, shop: Shop, announcer: Announcer, conduct: Conduct) -> None:
         self._world = world
         self._shop = shop
         self._announcer = announcer
+        self._conduct = conduct
 
     def wish(self, letter: Letter, order: ClientOrder) -> Wish:
         """What an order of our client asks for."""
@@ -104,6 +106,7 @@ class Admission:
 
     async def admit(self, wish: Wish) -> Job:
         """The job, with its swap planned or its hold sized; nothing is committed yet."""
+        standing = await self._conduct.check(wish.letter.author)
         self._check_form(wish)
         prompt = self._prompt_tokens(wish)
         plan: Plan | None = None
@@ -139,7 +142,8 @@ class Admission:
             payment=payment,
             prompt_tokens=prompt,
             end_by=wish.end_by,
-            chunk_s=wish.chunk_s,
+            chunk_s=wish.chunk_s if standing == "allowed" else None,
+            said_at=wish.letter.created_at,
         )
 
     def _check_form(self, wish: Wish) -> None:

@@ -12,6 +12,7 @@ from typing import Final
 
 import structlog
 
+from nostrllm.core.conduct import KINDS
 from nostrllm.core.pace import Pace
 from nostrllm.crypto.keys import derive, is_public_key
 from nostrllm.errors import NostrllmError, RemoteError
@@ -19,6 +20,7 @@ from nostrllm.ports import Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Admission, Letter, Wish
 from nostrllm.provider.announce import Announcer
+from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.inbox import Inbox
 from nostrllm.provider.recover import Recovery
 from nostrllm.provider.reply import Address, Letterbox
@@ -61,9 +63,12 @@ class Daemon:
         )
         self._letterbox = Letterbox(world, shop.relays)
         self._settler = Settler(world, self._letterbox)
-        self._counter = Counter(world, shop, self._letterbox, self._settler)
-        self._admission = Admission(world, shop, self.announcer)
-        self._accounts = Accounts(world, shop, self._admission, self._letterbox, self._settler)
+        self.conduct = Conduct(world.store, world.clock, shop.blocked)
+        self._counter = Counter(world, shop, self._letterbox, self._settler, self.conduct)
+        self._admission = Admission(world, shop, self.announcer, self.conduct)
+        self._accounts = Accounts(
+            world, shop, self._admission, self._letterbox, self._settler, self.conduct
+        )
         self.talk = Talk(
             world,
             shop,
@@ -85,6 +90,7 @@ class Daemon:
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> None:
         """Recover, announce, sell until `stop`, then drain: closing notice, finish, deliver."""
+        await self.conduct.open()
         await self.announcer.open()
         await self.announcer.promise()
         await self.recovery.sweep()
@@ -255,6 +261,15 @@ class Daemon:
 
     async def _say_no(self, letter: Letter, error: NostrllmError) -> None:
         """Answer a letter that is refused, if there is anybody to answer to."""
+        if isinstance(error, RemoteError) and error.fraud in KINDS:
+            await self.conduct.note(
+                letter.author,
+                error.fraud,
+                said_at=letter.created_at,
+                message=letter.id,
+            )
+        if error.code == "client-blocked" and self.conduct.is_told(letter.author):
+            return
         if letter.address.dialect == "client":
             reply = wire.parse_reply(letter.text)
             if reply is None or not is_public_key(reply.key):

@@ -19,6 +19,7 @@ from nostrllm.core.order import Failed, Generated, Paid, PaymentRefused, Started
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Conflict, Signer, Write
 from nostrllm.provider.admit import Letter
+from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.generate import Brake, generate
 from nostrllm.provider.reply import Address, Letterbox
 from nostrllm.provider.settle import Settler
@@ -45,11 +46,19 @@ log = structlog.get_logger()
 class Counter:
     """Runs orders: admits no more than there is room for, and knows those that run."""
 
-    def __init__(self, world: World, shop: Shop, letterbox: Letterbox, settler: Settler) -> None:
+    def __init__(
+        self,
+        world: World,
+        shop: Shop,
+        letterbox: Letterbox,
+        settler: Settler,
+        conduct: Conduct,
+    ) -> None:
         self._world = world
         self._shop = shop
         self._letterbox = letterbox
         self._settler = settler
+        self._conduct = conduct
         self._slots = asyncio.Semaphore(shop.slots)
         self._running: dict[str, tuple[str, Brake]] = {}
         self.closing = False
@@ -147,6 +156,7 @@ class Counter:
                 return job.with_order(job.ticket.order.handle(Paid(net)))
             if outcome.state == "REJECTED":
                 await self.tell_refused(job.ticket, outcome)
+                await self._charge(job, outcome)
                 return None
             if not told:
                 told = True
@@ -163,7 +173,21 @@ class Counter:
             async with self._slots:
                 job, written, event = await self._generate(job, brake, cast)
             await self._settler.settle(job.ticket, event, written)
+        await self._weigh(job, event)
         log.info("order_settled", order=job.id[:16], outcome=type(event).__name__)
+
+    async def _charge(self, job: Job, outcome: Outcome) -> None:
+        """Count it against the client if he spent the coins elsewhere."""
+        if outcome.code == "payment-token-spent" and not outcome.suspect:
+            who, when = job.ticket.author, job.said_at
+            await self._conduct.note(who, "double-spend", said_at=when, message=job.id)
+
+    async def _weigh(self, job: Job, event: Generated | Failed) -> None:
+        """Remember whether the answer was paid for, or was free and no wish of the client."""
+        if isinstance(event, Generated) and event.useful:
+            await self._conduct.paid(job.ticket.author)
+        elif event.code != "cancelled":
+            await self._conduct.note(job.ticket.author, "free-failure")
 
     async def _tell_accepted(self, job: Job, session: Signer, accepted: Event) -> None:
         """Send the acceptance to a program; the result repeats it, so a lost one is no loss."""
@@ -258,7 +282,8 @@ def _claimed(conflict: Conflict) -> RemoteError:
     """Why the coins or the balance cannot pay for this order."""
     if conflict.name == "account_take":
         return RemoteError("your balance changed meanwhile", code="account-insufficient")
-    return RemoteError("these coins were used here before", code="payment-token-spent")
+    message = "these coins were used here before"
+    return RemoteError(message, code="payment-token-spent", fraud="replay")
 
 
 def paid_writes(ticket: Ticket, world: World) -> Callable[[Outcome], list[Write]]:

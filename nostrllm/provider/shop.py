@@ -11,7 +11,7 @@ from nostrllm.purse import Purse
 from nostrllm.wire.announcement import Limits, ModelOffer, Terms
 
 #: The parts of the store that a provider needs, in the order in which their tables are made.
-STORE_PARTS: Final = ("purse", "provider", "ledger")
+STORE_PARTS: Final = ("purse", "provider", "ledger", "conduct")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Shop:
     """The operator's decisions; `mints` and `relays` are normal URLs.
 
     `payment_msat_max` caps one token, `balance_msat_max` one account: what a client may lose here.
-    `slots` answers run at once, `queue_max` more wait.
+    `slots` answers run at once, `queue_max` more wait. `blocked`: public keys that are not served.
     """
 
     name: str
@@ -46,6 +46,7 @@ class Shop:
     balance_msat_max: int = 1_000_000_000
     letters_per_minute_max: int = 60
     drain_s: float = 60.0
+    blocked: frozenset[str] = frozenset()
     limits: Limits = field(default_factory=Limits)
     terms: Terms = field(default_factory=Terms)
 

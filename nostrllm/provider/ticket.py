@@ -113,7 +113,7 @@ class Job:
     """An admitted order with what only this process knows of it: the prompt.
 
     `plan` is the swap to run first, None when an account pays; `payment` names what pays in the
-    signed acceptance. `body` is what the engine is asked.
+    signed acceptance. `body` is what the engine is asked, `said_at` when the client wrote.
     """
 
     ticket: Ticket
@@ -125,6 +125,7 @@ class Job:
     prompt_tokens: int
     end_by: int | None = None
     chunk_s: float | None = None
+    said_at: int = 0
 
     @property
     def id(self) -> str:

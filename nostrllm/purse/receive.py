@@ -43,6 +43,7 @@ async def plan(till: Till, op_id: str, token: Token, wanted: Wanted) -> tuple[Pl
         raise RemoteError(
             f"the token's {amount} {token.unit} do not exceed the mint's fee of {fee}",
             code="payment-amount-low",
+            fraud="dust",
         )
     amounts = coins.ladder(amount - fee) if wanted.ladder else coins.split(amount - fee)
     keyset = keyset_in_use(keysets, token.unit, amounts)
@@ -79,7 +80,9 @@ def checked(
         raise RemoteError("a coin's signature is no point", code="payment-token-invalid")
     complete = proof.dleq is not None and proof.dleq.r is not None
     if complete and not verify_proof_dleq(proof, key):
-        raise RemoteError("the mint did not sign this coin", code="payment-token-invalid")
+        raise RemoteError(
+            "the mint did not sign this coin", code="payment-token-invalid", fraud="forged-dleq"
+        )
     return replace(proof, id=keyset.id, witness=witness)
 
 

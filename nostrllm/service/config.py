@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from nostrllm.adapters.keys_sdk import parse_pubkey
 from nostrllm.errors import ConfigError, RemoteError
 from nostrllm.provider.shop import Model, Shop
 from nostrllm.wire.announcement import ModelOffer, Price, Terms
@@ -112,12 +113,23 @@ class ModelTable(_Table):
         return Model(offer, self.upstream)
 
 
+class BlockTable(_Table):
+    """[block]: whom not to serve."""
+
+    keys: list[str] = Field(default=[], max_length=10_000)
+
+    def pubkeys(self) -> frozenset[str]:
+        """The keys in hex. Raises ConfigError."""
+        return frozenset(map(parse_pubkey, self.keys))
+
+
 class ProviderConfig(_Table):
     """The whole file."""
 
     provider: ProviderTable
     engine: EngineTable
     terms: TermsTable = TermsTable()
+    block: BlockTable = BlockTable()
     model: list[ModelTable] = Field(min_length=1, max_length=10_000)
 
     def shop(self, version: str) -> Shop:
@@ -148,6 +160,7 @@ class ProviderConfig(_Table):
             balance_msat_max=table.balance_sat_max * 1_000,
             letters_per_minute_max=table.letters_per_minute_max,
             drain_s=table.drain_s,
+            blocked=self.block.pubkeys(),
             terms=Terms(**self.terms.model_dump()),
         )
 

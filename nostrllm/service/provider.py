@@ -21,15 +21,17 @@ from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.adapters.relays_websockets import WebsocketRelays
 from nostrllm.adapters.signer_local import LocalKeyring
 from nostrllm.adapters.store_sqlite import SqliteStore
-from nostrllm.errors import NostrllmError
+from nostrllm.errors import ConfigError, NostrllmError
 from nostrllm.provider.daemon import Daemon
 from nostrllm.provider.shop import STORE_PARTS, Shop, World
 from nostrllm.purse import Purse
+from nostrllm.service.blocks import read_blocks
 from nostrllm.service.config import EngineTable, ProviderConfig
 from nostrllm.service.notify import Notifier
 from nostrllm.service.secrets import private_folder, read_key, read_private, seed_made_once
 
 STATUS_EVERY_S = 5.0
+BLOCKS_EVERY_S = 2.0
 STOP_MARGIN_S = 30.0
 CONNECT_S = 10.0
 
@@ -75,6 +77,7 @@ async def run_provider(config: ProviderConfig) -> None:
     async with opened(config, shop) as (world, seed):
         me = world.identity.pubkey
         daemon = Daemon(world, shop, seed=seed, nprofile=nprofile(me, shop.relays))
+        daemon.conduct.block(read_blocks(config.provider.state))
         report = _Report(config.provider.state, daemon, world, shop)
 
         async def ready() -> None:
@@ -84,12 +87,13 @@ async def run_provider(config: ProviderConfig) -> None:
 
         async with asyncio.TaskGroup() as group:
             beat = group.create_task(_beat(notifier, report))
+            heed = group.create_task(_heed_blocks(config.provider.state, daemon))
             farewell = group.create_task(_farewell(notifier, stop, shop.drain_s))
             try:
                 await daemon.run(stop, ready)
             finally:
-                farewell.cancel()
-                beat.cancel()
+                for task in (farewell, beat, heed):
+                    task.cancel()
         await report.write(ready=False)
         log.info("stopped")
 
@@ -109,6 +113,16 @@ async def _beat(notifier: Notifier, report: _Report) -> None:
         await report.write(ready=True)
         notifier.status(await report.line())
         notifier.watchdog()
+
+
+async def _heed_blocks(state: Path, daemon: Daemon) -> None:
+    """Take the operator's block list up as it changes; one that cannot be read stays as it was."""
+    while True:
+        await asyncio.sleep(BLOCKS_EVERY_S)
+        try:
+            daemon.conduct.block(read_blocks(state))
+        except ConfigError as error:
+            log.warning("blocks_not_read", reason=error.message)
 
 
 class _Report:
