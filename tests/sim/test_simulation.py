@@ -18,7 +18,7 @@ from tests.sim.mutants import MUTANTS
 SEEDS = 2_000
 SEEDS_NIGHTLY = 100_000
 #: So many seeds are one test, that several processes share them.
-SHARE = 250
+SHARE = 500
 #: In so many seeds at most a mutant must be found; the search ends at the first finding.
 MUTANT_SEEDS = 2_000
 
