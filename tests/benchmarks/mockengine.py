@@ -75,10 +75,11 @@ class Connection(asyncio.Protocol):
             self._transport.write(HEAD % b"application/json" + http_chunk(listed) + END)
             return
         self._transport.write(HEAD % b"text/event-stream")
-        for piece in self._pieces:
+        for piece in (*self._pieces, self._end):
+            if self._transport.is_closing():  # whoever asked was killed
+                return
             self._transport.write(piece)
             await asyncio.sleep(self._pause_s)  # one write for each chunk, as a real server does
-        self._transport.write(self._end)
 
 
 async def serve(port: int, chunks: int, pause_s: float) -> None:

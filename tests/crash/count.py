@@ -13,7 +13,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Count:
-    """In units of the mint. `flying`: signed by the mint, and not yet stored by who asked for it."""
+    """In units of the mint. `flying`: signed by the mint, not yet stored by who asked."""
 
     issued: int
     fees: int

@@ -109,13 +109,13 @@ async def _open(client: Client) -> bool:
     )
 
 
-async def _main(path: Path) -> None:
-    values = json.loads(path.read_text())
-    plan = Plan(**{**values, "modes": tuple(values["modes"])})
+async def _main(plan: Plan, up: Path) -> None:
     async with Client(state=plan.state, relays=[plan.relay], mint=plan.mint) as client:
-        path.with_suffix(".up").touch()
+        up.touch()  # noqa: ASYNC240 - a file made once
         await (_finish(client) if plan.finish else _buy(client, plan))
 
 
 if __name__ == "__main__":
-    asyncio.run(_main(Path(sys.argv[1])))
+    PATH = Path(sys.argv[1])
+    VALUES = json.loads(PATH.read_text())
+    asyncio.run(_main(Plan(**{**VALUES, "modes": tuple(VALUES["modes"])}), PATH.with_suffix(".up")))
