@@ -34,6 +34,7 @@ CODES: Final[dict[str, bool]] = {
     "payment-outputs-stale": True,
     "payment-invoice-invalid": False,
     "payment-lightning-failed": False,
+    "payment-request-unknown": False,
     "price-changed": True,
     "price-expired": True,
     "model-unknown": False,

@@ -7,7 +7,8 @@ a client puts there. A top-up and a refund are written down before the mint is a
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
 from typing import Final, Literal
 
 import structlog
@@ -18,11 +19,11 @@ from nostrllm.errors import LocalError, NostrllmError, RemoteError, WorldError
 from nostrllm.ports import Conflict, Row, Write
 from nostrllm.provider.admit import Admission, Letter
 from nostrllm.provider.conduct import Conduct
-from nostrllm.provider.reply import Letterbox
+from nostrllm.provider.reply import Letterbox, Outgoing
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.ticket import address_of, post
-from nostrllm.purse import Outcome
+from nostrllm.purse import Outcome, Plan
 from nostrllm.wire.amount import sats
 from nostrllm.wire.event import Event
 from nostrllm.wire.message import Wire
@@ -39,6 +40,19 @@ FEE_UNITS: Final = 2
 DUST_MSAT: Final = 4_000
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """What else is sent and written when the end of a transfer is told, and done after that."""
+
+    outgoing: Sequence[Outgoing] = ()
+    writes: Sequence[Write] = ()
+    then: Callable[[], None] = lambda: None
+
+
+async def _nothing_else(_transfer: Row) -> Aside:
+    return Aside()
 
 
 class Accounts:
@@ -60,6 +74,7 @@ class Accounts:
         self._settler = settler
         self._conduct = conduct
         self._running: set[str] = set()
+        self.aside: Callable[[Row], Awaitable[Aside]] = _nothing_else
 
     def runs(self, transfer_id: str) -> bool:
         """Is this process working on the transfer?"""
@@ -105,6 +120,16 @@ class Accounts:
             f"an account may hold {sats(self._shop.balance_msat_max)} at most",
             code="payment-amount-high",
         )
+
+    async def credit(self, letter: Letter, plan: Plan, *more: Write) -> None:
+        """Swap coins into the account of the letter's author, however much they are, and tell him.
+
+        `more` is committed with that. Raises RemoteError `payment-token-spent`.
+        """
+        worth = plan.net * unit_msat(plan.unit)
+        insert = self._insert(letter, "topup", plan.mint, plan.unit, worth)
+        taken = RemoteError("these coins were used here before", code="payment-token-spent")
+        await self._carry_out(letter, (insert, *more, *plan.writes), taken)
 
     async def refund(self, letter: Letter) -> None:
         """Pay the whole coins of a balance out as a token, and tell the author."""
@@ -265,9 +290,12 @@ class Accounts:
         if row["kind"] == "refund" and row["state"] == "done":
             token = await self._world.purse.token_of(transfer_id)
         reply = await self._reply(row, token, code)
-        outgoing = await self._letterbox.seal(address_of(row), reply)
-        await self._world.store.commit(*self._letterbox.store(transfer_id, outgoing))
+        aside = await self.aside(row)
+        outgoing = [*await self._letterbox.seal(address_of(row), reply), *aside.outgoing]
+        stored = self._letterbox.store(transfer_id, outgoing)
+        await self._world.store.commit(*aside.writes, *stored)
         self._letterbox.wake()
+        aside.then()
 
     async def _reply(self, row: Row, token: Token | None, code: str | None) -> Wire | list[str]:
         refused = row["state"] == "refused"

@@ -6,6 +6,7 @@ Inbox → Daemon.deliver → Talk | Admission → Counter.serve → Settler → 
 from __future__ import annotations
 
 import asyncio
+import secrets
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final
@@ -14,6 +15,7 @@ import structlog
 
 from nostrllm.core.conduct import KINDS
 from nostrllm.core.pace import Pace
+from nostrllm.crypto.bdhke import sign_witness
 from nostrllm.crypto.keys import derive, is_public_key
 from nostrllm.errors import NostrllmError, RemoteError
 from nostrllm.ports import Write
@@ -22,13 +24,16 @@ from nostrllm.provider.admit import Admission, Letter, Wish
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.inbox import Inbox
+from nostrllm.provider.payments import Payments
 from nostrllm.provider.recover import Recovery
 from nostrllm.provider.reply import Address, Letterbox
+from nostrllm.provider.requests import Payee, Requests
 from nostrllm.provider.serve import Counter
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.talk import Talk
 from nostrllm.wire import order as wire
+from nostrllm.wire.payment_request import is_payload
 
 #: Letters that are worked on at once beside the orders; beyond, the relays' queues wait.
 LETTERS_MAX: Final = 256
@@ -58,9 +63,8 @@ class Daemon:
         self._world = world
         self._shop = shop
         payment = world.keyring.signer(derive(seed, "payment", "0"))
-        self.announcer = Announcer(
-            world, shop, payment_key=f"02{payment.pubkey}", nprofile=nprofile
-        )
+        payee = _payee(seed, f"02{payment.pubkey}", nprofile)
+        self.announcer = Announcer(world, shop, payment_key=payee.key, nprofile=nprofile)
         self._letterbox = Letterbox(world, shop.relays)
         self._settler = Settler(world, self._letterbox)
         self.conduct = Conduct(world.store, world.clock, shop.blocked)
@@ -69,6 +73,9 @@ class Daemon:
         self._accounts = Accounts(
             world, shop, self._admission, self._letterbox, self._settler, self.conduct
         )
+        requests = Requests(world, shop, payee)
+        self._payments = Payments(world, shop, self._accounts, self._letterbox, requests, payee)
+        self._payments.on_paid = self._take_up
         self.talk = Talk(
             world,
             shop,
@@ -76,10 +83,13 @@ class Daemon:
             self._accounts,
             self._counter,
             self._letterbox,
+            requests,
             lambda order_id: derive(seed, "salt", order_id).hex(),
         )
         self._settler.on_answer = self.talk.remember
-        self.recovery = Recovery(world, self._counter, self._settler, self._accounts)
+        self.recovery = Recovery(
+            world, self._counter, self._settler, self._accounts, self._payments
+        )
         self._inbox = Inbox(world, shop, self._deliver)
         self._room = asyncio.Semaphore(LETTERS_MAX + shop.slots + shop.queue_max)
         self._group: asyncio.TaskGroup | None = None
@@ -94,6 +104,7 @@ class Daemon:
         await self.announcer.open()
         await self.announcer.promise()
         await self.recovery.sweep()
+        await self._payments.tell_lost()
         async with asyncio.TaskGroup() as background:
             tasks = [
                 background.create_task(self._supervised(work))
@@ -182,9 +193,36 @@ class Daemon:
         if letter.address.dialect == "client":
             await self._handle_message(letter)
             return
-        wish = await self.talk.hear(letter)
-        if wish is not None:
+        if is_payload(letter.text):
+            await self._payments.take(letter)
+            return
+        await self._ask(await self.talk.hear(letter))
+
+    async def _ask(self, wish: Wish | None) -> None:
+        """Run a person's question; one that the account cannot pay is answered with a request."""
+        if wish is None:
+            return
+        try:
             await self._order(wish)
+        except RemoteError as error:
+            if error.code != "account-insufficient":
+                raise
+            await self.talk.ask_for_more(wish, error)
+
+    def _take_up(self, letter: Letter) -> None:
+        """The money of a question has come: run it, beside what is being handled."""
+        if self._group is not None:
+            self._group.create_task(self._taken_up(letter))
+
+    async def _taken_up(self, letter: Letter) -> None:
+        try:
+            try:
+                await self._ask(await self.talk.again(letter))
+            except NostrllmError as error:
+                await self._say_no(letter, error)
+            await self._payments.taken_up(letter.id)
+        except Exception:  # the supervisor of one question: its money is in the account
+            log.exception("question_crashed", letter=letter.id[:16])
 
     async def _known(self, letter: Letter) -> bool:
         """Was this acted on before? Sent anew by its author, it gets the stored reply again."""
@@ -276,3 +314,14 @@ class Daemon:
                 return
             letter = letter.to(self._address(letter, reply))
         await self._counter.refuse(letter, error.code, error.message)
+
+
+def _payee(seed: bytes, payment_key: str, nprofile: str) -> Payee:
+    """Whom wallets pay; the payment key's secret stays in here."""
+    key = derive(seed, "payment", "0")
+    return Payee(
+        nprofile,
+        payment_key,
+        sign=lambda secret: sign_witness(secret, key, secrets.token_bytes(32)),
+        name=lambda letter_id: derive(seed, "request", letter_id).hex()[:32],
+    )

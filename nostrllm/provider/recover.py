@@ -18,6 +18,7 @@ from nostrllm.core.order import Failed, Paid
 from nostrllm.errors import WorldError
 from nostrllm.ports import Write
 from nostrllm.provider.accounts import Accounts
+from nostrllm.provider.payments import Payments
 from nostrllm.provider.serve import Counter, paid_writes
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import World
@@ -36,6 +37,9 @@ SPENT_EVERY_S: Final = 600.0
 #: Gift wraps come again for two days at most; a message is remembered for longer.
 HEARD_KEEP_S: Final = 7 * 86_400
 
+#: A payment request that nobody paid is known for a year.
+REQUEST_KEEP_S: Final = 365 * 86_400
+
 log = structlog.get_logger()
 
 
@@ -43,12 +47,18 @@ class Recovery:
     """Runs at the start, and then every half minute for what is still open."""
 
     def __init__(
-        self, world: World, counter: Counter, settler: Settler, accounts: Accounts
+        self,
+        world: World,
+        counter: Counter,
+        settler: Settler,
+        accounts: Accounts,
+        payments: Payments,
     ) -> None:
         self._world = world
         self._counter = counter
         self._settler = settler
         self._accounts = accounts
+        self._payments = payments
         self._at_once = asyncio.Semaphore(AT_ONCE)
         self._waiting: dict[str, tuple[float, float]] = {}
 
@@ -62,6 +72,7 @@ class Recovery:
         work: list[tuple[str, Finish]] = []
         work += [(row["id"], self._finish_order) for row in await store.read("orders_open")]
         work += [(row["id"], self._finish_transfer) for row in await store.read("transfers_open")]
+        work += [(row["id"], self._payments.finish) for row in await store.read("payments_waiting")]
         for row in await store.read("orders_untold", since=since):
             work.append((row["id"], self._tell_order))
         for row in await store.read("transfers_untold", since=since):
@@ -74,7 +85,8 @@ class Recovery:
 
     def _is_due(self, row_id: str) -> bool:
         _, next_s = self._waiting.get(row_id, (0.0, 0.0))
-        busy = self._counter.runs(row_id) or self._accounts.runs(row_id)
+        parts = (self._counter, self._accounts, self._payments)
+        busy = any(part.runs(row_id) for part in parts)
         return not busy and self._world.clock.monotonic() >= next_s
 
     def _forget(self, open_ids: set[str]) -> None:
@@ -89,8 +101,11 @@ class Recovery:
             if self._world.clock.monotonic() - spent_at > SPENT_EVERY_S:
                 spent_at = self._world.clock.monotonic()
                 await self.book_spent_change()
-                before = self._world.now_s() - HEARD_KEEP_S
-                await self._world.store.commit(Write("heard_prune", {"before": before}))
+                now = self._world.now_s()
+                await self._world.store.commit(
+                    Write("heard_prune", {"before": now - HEARD_KEEP_S}),
+                    Write("request_prune", {"before": now - REQUEST_KEEP_S}),
+                )
 
     async def book_spent_change(self) -> int:
         """Take change that the mint saw spent out of the books. Returns how many tokens it was."""

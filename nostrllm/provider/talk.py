@@ -7,24 +7,26 @@ from __future__ import annotations
 
 import json
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Final
 
-from nostrllm.core.money import cost_msat, prompt_estimate
+from nostrllm.core.money import MSAT_PER_SAT, cost_msat, prompt_estimate
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Row, Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Letter, Wish
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.reply import RESULT_KEEP_S, Letterbox
+from nostrllm.provider.requests import Requests
 from nostrllm.provider.serve import Counter
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.ticket import Ticket
-from nostrllm.wire import chat
+from nostrllm.wire import chat, creqb
 from nostrllm.wire.amount import sats
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.order import ChatMessage, ChatRequest, Usage
+from nostrllm.wire.payment_request import encode_request
 from nostrllm.wire.receipt import commitment
 from nostrllm.wire.token import encode_token, find_tokens
 
@@ -91,6 +93,7 @@ class Talk:
         accounts: Accounts,
         counter: Counter,
         letterbox: Letterbox,
+        requests: Requests,
         salt: Callable[[str], str],
     ) -> None:
         self._world = world
@@ -99,6 +102,7 @@ class Talk:
         self._accounts = accounts
         self._counter = counter
         self._letterbox = letterbox
+        self._requests = requests
         self._salt = salt
         self._late: OrderedDict[str, Letter] = OrderedDict()
         self._asked: OrderedDict[str, str] = OrderedDict()
@@ -111,6 +115,7 @@ class Talk:
             "model": self._model,
             "balance": self._balance,
             "topup": self._topup,
+            "qr": self._qr,
             "refund": self._refund,
             "change": self._change,
             "cancel": self._cancel,
@@ -142,14 +147,32 @@ class Talk:
         if prompt is not None and answer:
             self.conversations.add(ticket.author, prompt, answer)
 
-    async def _answer(self, letter: Letter, texts: Texts) -> None:
+    async def again(self, letter: Letter) -> Wish | None:
+        """The wish of a question that waited for its money; None if that is gone again."""
+        return await self._question(letter, chat.parse_chat(letter.text))
+
+    async def ask_for_more(self, wish: Wish, error: RemoteError) -> None:
+        """Answer a question that the account cannot pay with a request for what is missing."""
+        balance = await self._accounts.balance_msat(wish.letter.author)
+        coins = chat.suggested_coins(self._estimate(wish.offer, wish.request))
+        words = chat.missing_text(error.message, error.code)
+        missing = max(1, coins - balance // MSAT_PER_SAT)
+        await self._ask(wish.letter, words, missing, waits=True)
+
+    async def _ask(self, letter: Letter, words: str, amount: int, *, waits: bool) -> None:
+        """Send the words, and after them a message with a payment request alone."""
+        request, writes = self._requests.ask(letter, amount, waits=waits)
+        await self._answer(letter, [words, encode_request(request)], writes)
+
+    async def _answer(self, letter: Letter, texts: Texts, writes: Sequence[Write] = ()) -> None:
         """Store and send the texts; the message counts as heard from then on."""
         outgoing = await self._letterbox.seal(letter.address, texts)
         # Only change is given again here; every other text carries no money.
         keep_s = RESULT_KEEP_S if find_tokens(texts[-1] if texts else "")[0] else TALK_KEEP_S
         heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
         await self._world.store.commit(
-            Write("heard_insert", heard),
+            Write("heard_note", heard),
+            *writes,
             *self._letterbox.store(letter.id, outgoing, keep_s=keep_s),
         )
         self._letterbox.wake()
@@ -168,7 +191,8 @@ class Talk:
         request = self._request(letter.author, said.prompt, offer)
         if not said.tokens and not await self._accounts.balance_msat(letter.author):
             estimate = self._estimate(offer, request)
-            await self._answer(letter, [chat.payment_text(offer, self._shop.mints, estimate)])
+            words = chat.payment_text(offer, self._shop.mints, estimate)
+            await self._ask(letter, words, chat.suggested_coins(estimate), waits=True)
             return None
         self._asked[letter.id] = said.prompt
         while len(self._asked) > CONVERSATIONS_MAX:
@@ -273,10 +297,27 @@ class Talk:
         return [f"Your balance is {sats(balance)}."]
 
     async def _topup(self, letter: Letter, said: chat.Chat) -> Texts:
-        if not said.tokens:
-            return ["Write /topup and paste a token behind it."]
-        await self._accounts.top_up(letter, said.tokens[0])
+        if said.tokens:
+            await self._accounts.top_up(letter, said.tokens[0])
+            return []
+        amount = chat.parse_sats(said.argument) if said.argument else 0
+        worth = await self._accounts.balance_msat(letter.author) + amount * MSAT_PER_SAT
+        if worth > self._shop.balance_msat_max:
+            raise RemoteError(
+                f"an account may hold {sats(self._shop.balance_msat_max)} at most",
+                code="payment-amount-high",
+            )
+        await self._ask(letter, chat.topup_text(amount), amount, waits=False)
         return []
+
+    async def _qr(self, letter: Letter, _said: chat.Chat) -> Texts:
+        request = await self._requests.last(letter.author)
+        if request is None:
+            return ["There is no payment request of yours that is open."]
+        return [
+            "Your last payment request in capitals, for a QR code:",
+            creqb.encode_request(request),
+        ]
 
     async def _refund(self, letter: Letter, _said: chat.Chat) -> Texts:
         await self._accounts.refund(letter)
@@ -295,7 +336,10 @@ class Talk:
         return [f"Your last change, {token.amount} {token.unit}:", encode_token(token)]
 
     async def _cancel(self, letter: Letter, _said: chat.Chat) -> Texts:
+        waited = self._requests.withdraw(letter.author)
         row = await self._last(letter)
+        if row is None and waited:
+            return ["Withdrawn: your question runs no more when it is paid."]
         if row is not None and self._counter.cancel(row["id"]):
             return ["Stopping. What was written so far is charged."]
         return ["Nothing of yours is running."]
@@ -311,6 +355,7 @@ class Talk:
 
     async def _new(self, letter: Letter, _said: chat.Chat) -> Texts:
         self.conversations.forget(letter.author)
+        self._requests.withdraw(letter.author)
         return ["Forgotten. A new conversation begins."]
 
     async def _receipt(self, letter: Letter, _said: chat.Chat) -> Texts:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from nostrllm.errors import RemoteError
 from nostrllm.wire.amount import per_1000, sats
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.token import find_tokens
@@ -19,13 +20,18 @@ TEXT_CHARS_MAX: Final = 30_000
 #: An answer is cut into messages of at most this many characters.
 MESSAGE_CHARS_MAX: Final = 6_000
 
+#: 21 million coins are 2.1 × 10¹⁵ sat.
+SATS_DIGITS_MAX: Final = 16
+UNIT_WORDS: Final = ("", "sat", "sats")
+
 COMMANDS: Final = {
     "help": "this text",
     "models": "what can be asked, and what it costs",
     "price": "[model]: the price in full",
     "model": "<id>: choose the model of this conversation",
     "balance": "what is left in your account",
-    "topup": "<token>: put a token into your account",
+    "topup": "<token>: put a token into your account; [sat]: a payment request for that",
+    "qr": "your last payment request in the form for a QR code",
     "refund": "your balance back as a token",
     "change": "the last change once more",
     "cancel": "stop the answer that is being written",
@@ -124,6 +130,8 @@ def payment_text(model: ModelOffer, mints: tuple[str, ...], estimate_msat: int) 
         f"To pay, send it again with a Cashu token of {coins} sat or more anywhere in the text, "
         "for example:\n\n"
         "What is the capital of France? cashuB…\n\n"
+        "Or let a Cashu wallet pay the request in the next message: I answer once it is paid, and "
+        "what is left stays in your account.\n\n"
         f"Tokens of {', '.join(mints)} (unit sat). What you do not use comes back as change. "
         "Or fill your account once with /topup <token>. /help tells more."
     )
@@ -132,3 +140,31 @@ def payment_text(model: ModelOffer, mints: tuple[str, ...], estimate_msat: int) 
 def suggested_coins(estimate_msat: int) -> int:
     """A round token for this estimate: the next power of two of sats, at least 8."""
     return max(8, 1 << (max(1, estimate_msat // 1_000)).bit_length())
+
+
+def missing_text(why: str, code: str) -> str:
+    """What a question is told that the account cannot pay; a payment request follows."""
+    return (
+        f"{why}. Nothing was taken. [{code}]\n\n"
+        "A Cashu wallet can pay what is missing by the request in the next message: I answer once "
+        "it is paid. Or send /topup <token>, and then your question again."
+    )
+
+
+def topup_text(amount: int) -> str:
+    """The answer to /topup without a token; a payment request follows. `amount` sat, 0 for any."""
+    much = f"{amount} sat" if amount else "as much as you like"
+    return (
+        f"To put {much} into your account, let a Cashu wallet pay the request in the next message. "
+        "Or write /topup and paste a token behind it."
+    )
+
+
+def parse_sats(text: str) -> int:
+    """An amount that a person wrote, in sat. Raises RemoteError."""
+    number, _, unit = text.strip().lower().partition(" ")
+    if not number.isdecimal() or len(number) > SATS_DIGITS_MAX or unit.strip() not in UNIT_WORDS:
+        raise RemoteError("write the amount in whole sat, as in /topup 100")
+    if not int(number):
+        raise RemoteError("write an amount of 1 sat or more, as in /topup 100")
+    return int(number)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from nostrllm.adapters.clock import SystemClock
-from nostrllm.adapters.keys_sdk import to_nsec
+from nostrllm.adapters.keys_sdk import nprofile, to_nsec
 from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.adapters.relays_websockets import WebsocketRelays
 from nostrllm.adapters.signer_local import LocalKeyring
@@ -115,7 +115,8 @@ async def selling(text: str) -> AsyncIterator[Stall]:
     config = ProviderConfig.model_validate(tomllib.loads(text))
     shop = config.shop("0.0.0")
     async with opened(config, shop) as (world, seed):
-        daemon = Daemon(world, shop, seed=seed, nprofile="nprofile1test")
+        address = nprofile(world.identity.pubkey, shop.relays)
+        daemon = Daemon(world, shop, seed=seed, nprofile=address)
         stop, ready = asyncio.Event(), asyncio.Event()
 
         async def announced() -> None:

@@ -106,14 +106,24 @@ async def test_commands(stall: Stall, person: Buyer) -> None:
         ("/refund", "account-insufficient"),
         ("/change", "no change of yours"),
         ("/cancel", "Nothing of yours"),
+        ("/qr", "no payment request"),
         ("/status", "not asked anything"),
         ("/receipt", "no receipt"),
         ("/new", "Forgotten"),
         ("/topup", "paste a token"),
+        (None, "creqA"),
+        ("/topup 50", "50 sat"),
+        (None, "creqA"),
+        ("/topup fifty", "whole sat"),
+        ("/topup 0 sat", "1 sat or more"),
+        ("/topup 6000", "payment-amount-high"),
+        ("/qr again", "in capitals"),
+        (None, "CREQB1"),
         ("/go", "no late message"),
         ("/dance", "do not know"),
     ]:
-        await person.say(stall.pubkey, text)
+        if text is not None:
+            await person.say(stall.pubkey, text)
         assert answer in await person.heard(stall.pubkey)
 
 

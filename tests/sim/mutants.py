@@ -199,7 +199,9 @@ class EagerDaemon(Daemon):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.recovery = EagerRecovery(self._world, self._counter, self._settler, self._accounts)
+        self.recovery = EagerRecovery(
+            self._world, self._counter, self._settler, self._accounts, self._payments
+        )
 
 
 class LazyRecovery(Recovery):
@@ -215,7 +217,9 @@ class LazyDaemon(Daemon):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self.recovery = LazyRecovery(self._world, self._counter, self._settler, self._accounts)
+        self.recovery = LazyRecovery(
+            self._world, self._counter, self._settler, self._accounts, self._payments
+        )
 
 
 class RepeatingEngine:

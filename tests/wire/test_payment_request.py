@@ -171,6 +171,7 @@ def test_an_id_that_cannot_be_ours_is_none(odd: object) -> None:
         payment(7),
         payment(coin(), coin()),
         payment(*(coin(secret=str(n)) for n in range(257))),
+        payment(*({} for _ in range(10_000))),
         payment(coin(), mint="ftp://m.example"),
         payment(coin(), mint=None),
         payment(coin(), unit="SAT"),

@@ -101,8 +101,6 @@ SELECT value FROM meta WHERE name = :name;
 INSERT INTO meta (name, value) VALUES (:name, :value)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value;
 
--- name: heard_insert
-INSERT INTO heard (id, wrap, at) VALUES (:id, :wrap, :at);
 -- name: heard_note
 INSERT INTO heard (id, wrap, at) VALUES (:id, :wrap, :at) ON CONFLICT (id) DO NOTHING;
 -- name: known_wrap
