@@ -422,7 +422,7 @@ async def test_a_payload_of_ten_thousand_coins_is_refused(stall: Stall, person: 
         payload = Payload(request.id, Token(person.mint, "sat", proofs))
         letter = letter_of(person.me, stall.pubkey, payload)
         address = Address("chat", letter.pubkey, letter.pubkey)
-        await stall.daemon._deliver(  # noqa: SLF001
+        await stall.daemon._deliver(
             Letter(letter.id, "", letter.pubkey, letter.created_at, letter.content, address)
         )
         assert "payment-token-invalid" in await person.heard(stall.pubkey)
