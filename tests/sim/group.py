@@ -68,6 +68,10 @@ class ToyKey:
         self.secret = secret
         self.public_key = ToyPoint(int.from_bytes(secret, "big"))
 
+    def sign_schnorr(self, digest: bytes, aux: bytes) -> bytes:
+        """Locks are of the curve: payment keys are those of Nostr."""
+        return coincurve.PrivateKey(self.secret).sign_schnorr(digest, aux)
+
 
 @dataclass(frozen=True)
 class Group:
@@ -84,5 +88,12 @@ TOY: Final = Group(ToyPoint, ToyKey)
 @contextlib.contextmanager
 def drawn(group: Group) -> Iterator[None]:
     """Let the blind signatures of this process be of that group."""
-    with mock.patch.multiple(bdhke, PublicKey=group.point, PrivateKey=group.key):
+    with mock.patch.multiple(
+        bdhke, PublicKey=group.point, PrivateKey=group.key, public_key_of=_on_the_curve
+    ):
         yield
+
+
+def _on_the_curve(secret: bytes) -> str:
+    """The public key that locks name."""
+    return coincurve.PrivateKey(secret).public_key.format().hex()

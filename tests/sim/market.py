@@ -29,7 +29,8 @@ from tests.sim.group import TOY, drawn
 from tests.sim.keys import SimKeyring
 from tests.sim.life import Life
 from tests.sim.loop import SimClock, SimLoop
-from tests.sim.mint import URL, MintLine, MintLines, SimMint
+from tests.sim.mint import URL, SimMint
+from tests.sim.mintline import MintLine, MintLines
 from tests.sim.network import CATCH_UP_S, RELAYS, Network, SimRelays
 from tests.sim.store import Disk, SimStore, StoppedStore
 from tests.sim.weather import Weather
@@ -164,10 +165,10 @@ class _Run:
         chances = {name: chance * severity for name, chance in CHANCES.items()}
         chances["store_fails"] = self._rng.choice((0.0, 0.0, 0.02))
         self._weather = Weather(self._stream("weather"), chances)
-        self._mint = SimMint(self._rng.choice((0, 100, 100, 1_000)), TOY)
+        self._clock = SimClock()
+        self._mint = SimMint(self._rng.choice((0, 100, 100, 1_000)), TOY, self._clock.now)
         self._network = Network(self._weather, self._stream("network"))
         self._disk = Disk(parts.sql, parts.late_units)
-        self._clock = SimClock()
         self._keyring = SimKeyring(self._clock, self._stream("keys"))
         self._identity = self._keyring.signer()
         self._wallet_seed = self._rng.randbytes(64)

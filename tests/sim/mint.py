@@ -1,27 +1,36 @@
-"""A mint with real blind signatures, and the bad line that the provider has to it."""
+"""A mint with blind signatures: what nutshell does and refuses, by the tests that both pass.
+
+It signs in whatever group it is given; coins are its own liability until they are spent.
+"""
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
+import json
 import random
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
+from nostrllm.core import coins
+from nostrllm.core.lock import is_locked
 from nostrllm.crypto import bdhke
 from nostrllm.crypto.keys import ORDER
 from nostrllm.errors import MintRefused, OutcomeUnknown
 from nostrllm.ports import Keyset, Melt, MeltQuote, MintQuote
-from nostrllm.wire.token import BlindedMessage, BlindSignature, Dleq, Proof, normal_url
+from nostrllm.wire.invoice import parse_invoice
+from nostrllm.wire.token import BlindedMessage, BlindSignature, Dleq, Proof
 from tests.sim.group import CURVE, Group
-from tests.sim.life import Life
-from tests.sim.weather import Weather
 
 URL: Final = "https://mint.example"
+UNIT: Final = "sat"
 
-_T = TypeVar("_T")
+#: What paying an invoice may cost, and what it does cost here, in units.
+RESERVE: Final = 2
+ROUTE: Final = 1
+QUOTE_S: Final = 3_600
 
 
 @cache
@@ -35,20 +44,36 @@ def keyset_with(group: Group, generation: int, fee_ppk: int) -> Keyset:
     """A keyset of the mint, in use."""
     pairs = _keys(group, generation).items()
     keys = {amount: key.public_key.format().hex() for amount, key in pairs}
-    return Keyset(bdhke.keyset_id_v1(keys, "sat", fee_ppk), "sat", True, fee_ppk, keys)
+    return Keyset(bdhke.keyset_id_v1(keys, UNIT, fee_ppk), UNIT, True, fee_ppk, keys)
+
+
+@dataclass
+class _Invoice:
+    """One that we are to be paid (`amount` coins come of it), or to pay."""
+
+    request: str
+    amount: int
+    state: str
+    change: tuple[BlindSignature, ...] = ()
 
 
 class SimMint:
-    """The mint itself: what it signed, what is spent, and what it owes."""
+    """The mint itself: what it signed, what is spent, and what it owes. `now`: its clock."""
 
-    def __init__(self, fee_ppk: int, group: Group = CURVE) -> None:
+    info: Final = {"nuts": {str(n): {"supported": True} for n in (7, 9, 11, 12)}}
+
+    def __init__(
+        self, fee_ppk: int, group: Group = CURVE, now: Callable[[], float] = time.time
+    ) -> None:
         self._fee_ppk = fee_ppk
         self._group = group
+        self._now = now
         self.keysets: list[Keyset] = [keyset_with(group, 0, fee_ppk)]
         self.issued = self.melted = self.fees = 0
         self.spent: set[str] = set()
         self.pending: set[str] = set()
         self._signed: dict[str, BlindSignature] = {}
+        self._invoices: dict[str, _Invoice] = {}
 
     @property
     def owed(self) -> int:
@@ -87,42 +112,122 @@ class SimMint:
     def swap(
         self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
     ) -> list[BlindSignature]:
-        """Raises MintRefused."""
+        """Raises MintRefused, OutcomeUnknown for what nutshell refuses without a reason."""
         net = self._checked(inputs)
-        if any(output.id != self.keysets[-1].id for output in outputs):
-            raise MintRefused(12002, "the keyset is no longer in use")
-        if any(output.B_ in self._signed for output in outputs):
-            raise MintRefused(11003, "an output was signed before")
+        self._check_outputs(outputs)
         if sum(output.amount for output in outputs) != net:
-            raise MintRefused(11005, "inputs, outputs and fee do not balance")
-        self._spend(inputs)
+            raise _refused(11000)
         signatures = [self._sign(output) for output in outputs]
-        for output, signature in zip(outputs, signatures, strict=True):
-            self._signed[output.B_] = signature
+        self._spend(inputs)
+        self._keep(outputs, signatures)
         return signatures
 
     def restore(
         self, outputs: Sequence[BlindedMessage]
     ) -> list[tuple[BlindedMessage, BlindSignature]]:
+        """Those that were signed, whatever amount is asked for."""
         return [(out, self._signed[out.B_]) for out in outputs if out.B_ in self._signed]
 
     def state(self, y: str) -> str:
+        """UNSPENT too for a coin that never was."""
         if y in self.spent:
             return "SPENT"
         return "PENDING" if y in self.pending else "UNSPENT"
+
+    # NUT-04: invoices to us, which pay themselves
+
+    def quote_mint(self, amount: int, unit: str) -> MintQuote:
+        """Raises MintRefused."""
+        if unit != UNIT:
+            raise _refused(10000)
+        quote = f"mint-{len(self._invoices)}"
+        self._invoices[quote] = _Invoice(f"lnbc{quote}", amount, "PAID")
+        return self.mint_quote(quote)
+
+    def mint_quote(self, quote: str) -> MintQuote:
+        """Raises OutcomeUnknown for one that is none."""
+        found = self._invoice(quote, "mint")
+        expiry = int(self._now()) + QUOTE_S
+        return MintQuote(quote, found.request, found.amount, UNIT, found.state, expiry)
+
+    def mint(self, quote: str, outputs: Sequence[BlindedMessage]) -> list[BlindSignature]:
+        """Raises MintRefused."""
+        found = self._invoice(quote, "mint")
+        if found.state == "ISSUED":
+            raise _refused(20002)
+        self._check_outputs(outputs)
+        if sum(output.amount for output in outputs) != found.amount:
+            raise _refused(11000)
+        signatures = [self._sign(output) for output in outputs]
+        self._keep(outputs, signatures)
+        found.state = "ISSUED"
+        self.issued += found.amount
+        return signatures
+
+    # NUT-05: invoices of others, all of which can be paid
+
+    def quote_melt(self, request: str, unit: str) -> MeltQuote:
+        """Raises MintRefused."""
+        if unit != UNIT:
+            raise _refused(10000)
+        amount = -(-(parse_invoice(request).amount_msat or 0) // 1_000)
+        quote = f"melt-{len(self._invoices)}"
+        self._invoices[quote] = _Invoice(request, amount, "UNPAID")
+        return MeltQuote(quote, request, amount, UNIT, RESERVE, int(self._now()) + QUOTE_S)
+
+    def melt_quote(self, quote: str) -> Melt:
+        """Raises OutcomeUnknown for one that is none."""
+        found = self._invoice(quote, "melt")
+        preimage = "0" * 64 if found.state == "PAID" else ""
+        return Melt(found.state, found.change, preimage)
+
+    def pay(self, quote: str, inputs: Sequence[Proof], blanks: Sequence[BlindedMessage]) -> Melt:
+        """Pay an invoice with coins, its change on blank outputs (NUT-08). Raises MintRefused."""
+        found = self._invoice(quote, "melt")
+        if found.state != "UNPAID":
+            raise _refused(11000)
+        net = self._checked(inputs)
+        if net < found.amount + RESERVE:
+            raise _refused(11000)
+        rest = sorted(coins.split(net - found.amount - ROUTE), reverse=True)
+        outputs = [replace(out, amount=n) for out, n in zip(blanks, rest, strict=False)]
+        signatures = [self._sign(output) for output in outputs]
+        self._spend(inputs)
+        self._keep(outputs, signatures)
+        self.melted += net - sum(output.amount for output in outputs)
+        found.state, found.change = "PAID", tuple(signatures)
+        return self.melt_quote(quote)
+
+    # checks
 
     def _checked(self, proofs: Sequence[Proof]) -> int:
         """What the coins leave after the fee. Raises MintRefused unless they can be spent."""
         ys = [bdhke.y_of(proof.secret) for proof in proofs]
         if len(set(ys)) < len(ys):
-            raise MintRefused(11007, "a coin came twice")
+            raise _refused(11007)
         if any(self._c(proof.id, proof.secret, proof.amount) != proof.C for proof in proofs):
-            raise MintRefused(10003, "a coin is not valid")
+            raise _refused(10001)
         if any(y in self.spent for y in ys):
-            raise MintRefused(11001, "a coin was spent before", code="payment-token-spent")
+            raise _refused(11001, "payment-token-spent")
         if any(y in self.pending for y in ys):
-            raise MintRefused(11002, "a coin is being spent elsewhere", code="payment-pending")
+            raise _refused(11002, "payment-pending")
+        for proof in proofs:
+            check_lock(proof, self._now())
         return sum(proof.amount for proof in proofs) - self.fee(len(proofs))
+
+    def _check_outputs(self, outputs: Sequence[BlindedMessage]) -> None:
+        if not outputs:
+            raise _unclear()
+        if len({output.B_ for output in outputs}) < len(outputs):
+            raise _refused(11008, "internal")
+        if len({output.id for output in outputs}) > 1:
+            raise _refused(11000)
+        if any(output.amount <= 0 for output in outputs):
+            raise _refused(10000)
+        if outputs[0].id != self.keysets[-1].id:
+            raise _refused(11000)
+        if any(output.B_ in self._signed for output in outputs):
+            raise _refused(11003, "internal")
 
     def fee(self, count: int) -> int:
         """What spending so many coins costs."""
@@ -132,10 +237,24 @@ class SimMint:
         self.spent |= {bdhke.y_of(proof.secret) for proof in proofs}
         self.fees += self.fee(len(proofs))
 
+    def _keep(
+        self, outputs: Sequence[BlindedMessage], signatures: Sequence[BlindSignature]
+    ) -> None:
+        for output, signature in zip(outputs, signatures, strict=True):
+            self._signed[output.B_] = signature
+
+    def _invoice(self, quote: str, kind: str) -> _Invoice:
+        if quote not in self._invoices or not quote.startswith(kind):
+            raise _unclear()
+        return self._invoices[quote]
+
     def _key(self, keyset_id: str, amount: int) -> Any:
-        """The key of a keyset whose id may be the short one."""
-        [n] = (n for n, keyset in enumerate(self.keysets) if keyset.id.startswith(keyset_id))
-        return _keys(self._group, n)[amount]
+        """The key of a keyset whose id may be the short one. Raises OutcomeUnknown."""
+        found = [n for n, keyset in enumerate(self.keysets) if keyset.id.startswith(keyset_id)]
+        key = _keys(self._group, found[0]).get(amount) if len(found) == 1 else None
+        if key is None:
+            raise _unclear()
+        return key
 
     def _c(self, keyset_id: str, secret: str, amount: int) -> str:
         y = bdhke.hash_to_curve(secret.encode())
@@ -143,7 +262,10 @@ class SimMint:
 
     def _sign(self, output: BlindedMessage) -> BlindSignature:
         key = self._key(output.id, output.amount)
-        b = self._group.point(bytes.fromhex(output.B_))
+        try:
+            b = self._group.point(bytes.fromhex(output.B_))
+        except ValueError:
+            raise _unclear() from None
         c = b.multiply(key.secret)
         nonce = hashlib.sha256(key.secret + b.format()).digest()
         e = bdhke.hash_e((self._group.key(nonce).public_key, b.multiply(nonce), key.public_key, c))
@@ -154,132 +276,42 @@ class SimMint:
         return BlindSignature(output.amount, output.id, c.format().hex(), dleq)
 
 
-class MintLine:
-    """ports.Mint for one life of the process: calls fail before and after they are done."""
+def check_lock(proof: Proof, now: float) -> None:
+    """May a coin with this witness be spent now (NUT-11, SIG_INPUTS)? Raises MintRefused.
 
-    def __init__(self, mint: SimMint, life: Life, weather: Weather) -> None:
-        self._mint = mint
-        self._life = life
-        self._weather = weather
-        self._keysets: dict[str, Keyset] = {}
-        self._asked_at = float("-inf")
-
-    @property
-    def url(self) -> str:
-        """See ports.Mint."""
-        return URL
-
-    async def info(self) -> Mapping[str, Any]:
-        """See ports.Mint."""
-        return {}
-
-    async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
-        """See ports.Mint; old ones will do for a while, as with the adapter."""
-        age_s = asyncio.get_running_loop().time() - self._asked_at
-        if age_s > (5.0 if refresh else 300.0):
-            keysets = await self._call(lambda: self._mint.keysets)
-            self._keysets = {keyset.id: keyset for keyset in keysets}
-            self._asked_at = asyncio.get_running_loop().time()
-        return self._keysets
-
-    async def swap(
-        self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
-    ) -> list[BlindSignature]:
-        """See ports.Mint."""
-        if self._weather.draw("slow_mint"):
-            await self._later(inputs, outputs)
-        return await self._call(lambda: self._mint.swap(inputs, outputs))
-
-    async def restore(
-        self, outputs: Sequence[BlindedMessage]
-    ) -> list[tuple[BlindedMessage, BlindSignature]]:
-        """See ports.Mint."""
-        return await self._call(lambda: self._mint.restore(outputs))
-
-    async def states(self, ys: Sequence[str]) -> list[str]:
-        """See ports.Mint."""
-        return await self._call(lambda: [self._mint.state(y) for y in ys])
-
-    async def quote_mint(self, amount: int, unit: str) -> MintQuote:
-        """See ports.Mint."""
-        raise OutcomeUnknown
-
-    async def mint_quote(self, quote: str) -> MintQuote:
-        """See ports.Mint."""
-        raise OutcomeUnknown
-
-    async def mint(self, quote: str, outputs: Sequence[BlindedMessage]) -> list[BlindSignature]:
-        """See ports.Mint."""
-        raise OutcomeUnknown
-
-    async def quote_melt(self, request: str, unit: str) -> MeltQuote:
-        """See ports.Mint."""
-        raise OutcomeUnknown
-
-    async def melt_quote(self, quote: str) -> Melt:
-        """See ports.Mint."""
-        raise OutcomeUnknown
-
-    async def melt(
-        self, quote: str, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
-    ) -> Melt:
-        """See ports.Mint."""
-        raise OutcomeUnknown
-
-    async def _call(self, work: Callable[[], _T]) -> _T:
-        self._life.boundary("before mint")
-        weather = self._weather
-        await self._life.pause(0.1)
-        if weather.is_down(URL):
-            weather.happened["mint_down"] += 1
-            raise OutcomeUnknown
-        if weather.draw("mint_cut"):
-            await self._life.pause(20.0)
-            raise OutcomeUnknown
-        try:
-            answer = work()
-        finally:
-            self._life.boundary("after mint")
-        await self._life.pause(0.3)
-        if weather.draw("mint_stall"):
-            await asyncio.sleep(30.0)
-            self._life.check()
-            raise OutcomeUnknown
-        # A 500 after the mint had committed, an answer that is no JSON, nutshell's code 0.
-        if weather.draw("mint_500_after") or weather.draw("mint_garbage"):
-            raise OutcomeUnknown
-        return answer
-
-    async def _later(self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]) -> None:
-        """The mint takes the request, shows its coins as pending or not, and does it much later."""
-        self._life.boundary("before mint")
-        mint, rng = self._mint, self._life.rng
-        ys = {bdhke.y_of(proof.secret) for proof in inputs} - mint.spent - mint.pending
-        shown = ys if rng.random() < 0.6 else set()
-        gives_up = rng.random() < 0.3
-        mint.pending |= shown
-
-        def do() -> None:
-            mint.pending -= shown
-            if not gives_up:
-                try:
-                    mint.swap(inputs, outputs)
-                except MintRefused:
-                    return
-
-        asyncio.get_running_loop().call_later(rng.uniform(0.5, 90.0), do)
-        self._life.boundary("after mint")
-        await self._life.pause(30.0)
-        raise OutcomeUnknown
+    As nutshell reads it: the payee's key always can, a refund key from the locktime on, and from
+    then on anybody if there is none.
+    """
+    if not is_locked(proof.secret):
+        return
+    _, lock = json.loads(proof.secret)
+    tags: dict[str, list[str]] = {name: values for name, *values in lock["tags"]}
+    over = "locktime" in tags and int(tags["locktime"][0]) < now
+    refunds = tags.get("refund", [])
+    if over and not refunds:
+        return
+    if proof.witness is None:
+        raise _unclear()
+    keys = [lock["data"], *(refunds if over else [])]
+    for signature in _signatures(proof.witness):
+        if len(signature) != 128:
+            raise _unclear()
+        if any(bdhke.verify_secret(proof.secret, signature, key) for key in keys):
+            return
+    raise _refused(11000)
 
 
-class MintLines:
-    """ports.Mints."""
+def _signatures(witness: str) -> Iterator[str]:
+    try:
+        yield from json.loads(witness)["signatures"]
+    except (ValueError, LookupError, TypeError):
+        return
 
-    def __init__(self, line: MintLine) -> None:
-        self._line = line
 
-    def at(self, url: str) -> MintLine:
-        """See ports.Mints."""
-        assert normal_url(url) == URL
-        return self._line
+def _refused(code: int, wire_code: str = "payment-token-invalid") -> MintRefused:
+    return MintRefused(code, "refused", code=wire_code)
+
+
+def _unclear() -> OutcomeUnknown:
+    """Nutshell's code 0: a no whose reason it does not say."""
+    return OutcomeUnknown("the mint failed, for no reason that we know", answered=True)
