@@ -231,8 +231,15 @@ class Mint(Protocol):
     def url(self) -> str:
         """Without a trailing slash."""
 
+    @property
+    def ahead_s(self) -> float | None:
+        """By how much its clock was ahead of ours at its last answer; None before the first.
+
+        Locktimes (NUT-11) are by its clock.
+        """
+
     async def info(self) -> Mapping[str, Any]:
-        """NUT-06."""
+        """NUT-06; as it was a few minutes ago, at most."""
 
     async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
         """Every keyset by id, inactive ones too; ids are recomputed from the keys (NUT-02)."""

@@ -10,9 +10,11 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Final, TypeVar
 
@@ -148,15 +150,26 @@ class CashuMint:
         self._loading = asyncio.Lock()
         self._keysets: dict[str, Keyset] = {}
         self._loaded_at = float("-inf")
+        self._info: Mapping[str, Any] = {}
+        self._info_at = float("-inf")
+        self._ahead_s: float | None = None
 
     @property
     def url(self) -> str:
         """Without a trailing slash."""
         return self._url
 
+    @property
+    def ahead_s(self) -> float | None:
+        """See ports.Mint; from the Date header, which counts whole seconds."""
+        return self._ahead_s
+
     async def info(self) -> Mapping[str, Any]:
         """See ports.Mint."""
-        return await self._get("/v1/info")
+        now = asyncio.get_running_loop().time()
+        if now - self._info_at >= self._limits.keysets_age_s:
+            self._info, self._info_at = await self._get("/v1/info"), now
+        return self._info
 
     async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
         """See ports.Mint. Raises RemoteError `payment-mint-unaccepted` for ids that are lies."""
@@ -307,6 +320,7 @@ class CashuMint:
                 allow_redirects=False,
                 timeout=limit,
             ) as response:
+                self._ahead_s = _ahead_s(response.headers.get("Date"), self._ahead_s)
                 yield response
         except TimeoutError:
             raise OutcomeUnknown("the mint did not answer in time") from None
@@ -325,6 +339,14 @@ class CashuMint:
 
 class _Busy(OutcomeUnknown):
     """The mint is busy."""
+
+
+def _ahead_s(date: str | None, known: float | None) -> float | None:
+    """How far a Date header is ahead of our clock; what was known where it cannot be read."""
+    try:
+        return parsedate_to_datetime(date or "").timestamp() - time.time()
+    except (ValueError, OverflowError):
+        return known
 
 
 async def _all(calls: Any) -> None:

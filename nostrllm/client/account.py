@@ -65,10 +65,13 @@ class Accounts:
         statement = proved[1]
         return Balance(offer.provider, statement.balance_msat, statement.seq, tuple(found))
 
-    async def top_up(self, offer: Offer, amount_sat: int) -> Balance:
-        """Put coins into the account; the user's own mint is preferred. Raises as `ask` does."""
+    async def top_up(self, offer: Offer, amount_sat: int, *, pays: str = "") -> Balance:
+        """Put coins into the account; the user's own mint is preferred. Raises as `ask` does.
+
+        `pays`: the order whose cost this is.
+        """
         mint = await self._mint(offer, amount_sat)
-        async with self._buyer.begin("topup", offer.provider) as purchase:
+        async with self._buyer.begin("topup", offer.provider, pays) as purchase:
             try:
                 coins = await self._world.purse.send(purchase.token_op, mint, "sat", amount_sat)
             except NostrllmError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 
 from nostrllm.client.quote import Quote
@@ -27,6 +28,7 @@ class Answer:
         self._changed = asyncio.Event()
         self._outcome: Outcome | None = None
         self._error: BaseException | None = None
+        self._closed = asyncio.Event()
 
     @property
     def result(self) -> Outcome:
@@ -42,6 +44,17 @@ class Answer:
         while not self._ended:
             self._changed.clear()
             await self._changed.wait()
+        return self.result
+
+    async def settled(self, wait_s: float) -> Outcome:
+        """As `done`, but waits up to `wait_s` more for change that is still to come.
+
+        What comes later is taken all the same; `result` has it then.
+        """
+        await self.done()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                await self._closed.wait()
         return self.result
 
     def __aiter__(self) -> Answer:
@@ -71,11 +84,19 @@ class Answer:
             self._changed.set()
 
     def _finish(self, outcome: Outcome) -> None:
-        """The end."""
+        """The end; a later one says where the money is by then."""
         self._outcome = outcome
         self._changed.set()
+        if not outcome.pending_msat:
+            self._closed.set()
+
+    def _close(self) -> None:
+        """Nobody waits for its money any more."""
+        self._closed.set()
 
     def _fail(self, error: BaseException) -> None:
-        """The end, by an error."""
-        self._error = error
-        self._changed.set()
+        """The end, by an error; one that comes after the end changes nothing."""
+        self._closed.set()
+        if self._outcome is None:
+            self._error = error
+            self._changed.set()

@@ -8,23 +8,26 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from nostrllm.client.answer import Answer
 from nostrllm.client.bargain import Bargain, Breach, accepted_terms, intact
 from nostrllm.client.discover import Catalogue, Offer
 from nostrllm.client.letters import EXPIRY_S, Line, letter, mutter, post, whisper
+from nostrllm.client.locked import locked_until, prepare
+from nostrllm.client.owed import Debts
 from nostrllm.client.payment import paid_with
 from nostrllm.client.purchases import Purchase, Purchases, Settled, What
 from nostrllm.client.quote import Question, Quote, quote
 from nostrllm.client.replies import Chunks, Listening, Message, Replies, listen
-from nostrllm.client.settle import Outcome, Settler, broken, outcome, refusal
+from nostrllm.client.settle import Outcome, Settler, broken, outcome, refusal, still
 from nostrllm.client.statements import LATE_S, Known
 from nostrllm.client.world import World
 from nostrllm.errors import LocalError, NostrllmError, RelayError, RemoteError, WorldError
+from nostrllm.ports import Write
 from nostrllm.wire.event import Event
 from nostrllm.wire.order import (
     Accepted,
@@ -40,6 +43,7 @@ from nostrllm.wire.order import (
     TokenPayment,
 )
 from nostrllm.wire.order import Answer as QueryAnswer
+from nostrllm.wire.order import Settled as SettledMessage
 from nostrllm.wire.token import encode_token
 
 #: A silent provider is asked so often, and waited for so long each time.
@@ -51,6 +55,10 @@ ANSWER_S_MAX: Final = 900
 AVOIDED_S: Final = 86_400
 #: What a provider calls an order that he works on; any other state is no reason to wait longer.
 UNDER_WAY: Final = ("paying", "paid", "running")
+#: The mint's signatures on the change are waited for so long; then it is asked itself.
+SETTLE_S: Final = 30.0
+#: So many words of his that overtake the result are kept.
+EARLY_MAX: Final = 4
 #: A catalogue caught between two versions of a price list shows no offers: ask again.
 LOOKS_MAX: Final = 3
 LOOK_S: Final = 1.0
@@ -58,13 +66,17 @@ LOOK_S: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Deal:
-    """One order under way: what was quoted, with whom we speak, and where he answers."""
+    """One order under way: what was quoted, with whom we speak, and where he answers.
+
+    `early`: what overtook the result.
+    """
 
     question: Question
     quote: Quote
     line: Line
     reply: ReplyTo
     answer: Answer
+    early: list[SettledMessage] = field(default_factory=list)
 
 
 class Buyer:
@@ -72,17 +84,18 @@ class Buyer:
 
     def __init__(self, world: World, catalogue: Catalogue) -> None:
         self._world = world
-        self._catalogue = catalogue
+        self.catalogue = catalogue
         self.purchases = Purchases(world)
         self.settler = Settler(world, self.purchases)
+        self.debts = Debts(world, self.purchases, self.settler)
         self._beginning = asyncio.Lock()
         self._under_way: set[int] = set()
 
     @asynccontextmanager
-    async def begin(self, what: What, provider: str) -> AsyncIterator[Purchase]:
-        """A new purchase, which is this block's alone until it ends."""
+    async def begin(self, what: What, provider: str, pays: str = "") -> AsyncIterator[Purchase]:
+        """A new purchase, which is this block's alone until it ends. `pays`: see `reserve`."""
         async with self._beginning:
-            purchase = await self.purchases.reserve(what, provider)
+            purchase = await self.purchases.reserve(what, provider, pays)
             self._under_way.add(purchase.n)
         try:
             yield purchase
@@ -92,11 +105,13 @@ class Buyer:
     async def left_open(self) -> list[Purchase]:
         """Purchases that are not at their end and that nobody in this process works on."""
         async with self._beginning:
-            open_now = await self.purchases.open()
+            open_now = [*await self.purchases.open(), *await self.purchases.owed()]
         return [purchase for purchase in open_now if purchase.n not in self._under_way]
 
     async def ask(self, question: Question, answer: Answer) -> Outcome:
-        """Buy one answer; text goes to `answer` as it comes.
+        """Buy one answer; text goes to `answer` as it comes, and so does the end of it.
+
+        Returns when its money is at its end too, or will not be for a while.
 
         Raises LocalError before anything is paid; RemoteError with the provider's code when he
         refused or failed, the coins being back; WorldError `provider-silent` or
@@ -124,10 +139,15 @@ class Buyer:
         async with listen(self._world.square, listening) as replies:
             try:
                 purchase = await self._place(deal, purchase)
-                return await self._follow(deal, purchase, replies, Chunks(signer))
+                purchase, ended = await self._follow(deal, purchase, replies, Chunks(signer))
             except asyncio.CancelledError:
                 await self._cancel(deal)
                 raise
+            if ended.pending_msat:
+                answer._finish(ended)
+                purchase = await self.debts.wait(purchase, replies, deal.early, SETTLE_S)
+                ended = still(ended, purchase)
+            return ended
 
     # before
 
@@ -137,7 +157,7 @@ class Buyer:
         for look in range(LOOKS_MAX):
             if look:
                 await self._world.square.clock.sleep(LOOK_S)
-            every = await self._catalogue.offers(refresh=look > 0)
+            every = await self.catalogue.offers(refresh=look > 0)
             avoided = await self._avoided() if question.provider is None else set[str]()
             offers = [offer for offer in every if offer.provider not in avoided]
             try:
@@ -165,9 +185,9 @@ class Buyer:
         are still there to be taken back.
         """
         try:
-            order, bargain = await self._order(deal, purchase)
+            order, bargain, writes = await self._order(deal, purchase)
             whole = letter(self._world.square, deal.line, order)
-            purchase = await self.purchases.sent(purchase, whole.id, bargain)
+            purchase = await self.purchases.sent(purchase, whole.id, bargain, writes)
             deal.answer.order_id = whole.id
             await post(self._world.square, deal.line, whole, order.deadline + EXPIRY_S)
         except RelayError as error:
@@ -177,9 +197,12 @@ class Buyer:
             raise
         return purchase
 
-    async def _order(self, deal: Deal, purchase: Purchase) -> tuple[Order, Bargain]:
+    async def _order(
+        self, deal: Deal, purchase: Purchase
+    ) -> tuple[Order, Bargain, Sequence[Write]]:
         world, quoted, question = self._world, deal.quote, deal.question
         payment: Payment = AccountPayment()
+        writes: Sequence[Write] = ()
         known = await self.settler.statements.known(quoted.offer.provider)
         bargain = self._bargain(deal, known)
         if quoted.pay == "token":
@@ -188,8 +211,11 @@ class Buyer:
             )
             payment = TokenPayment(token=encode_token(token))
             bargain = await paid_with(world, bargain, token)
-            if question.change == "account":
-                bargain = bargain.model_copy(update={"credit_msat_max": None})
+        elif quoted.pay == "locked":
+            ready = await prepare(world, purchase, question, quoted, bargain)
+            payment, bargain, writes = ready.payment, ready.bargain, ready.writes
+        if question.change == "account":
+            bargain = bargain.model_copy(update={"credit_msat_max": None})
         order = Order(
             reply=deal.reply,
             model=bargain.model,
@@ -203,7 +229,7 @@ class Buyer:
             chunk_ms=250 if question.stream else None,
             c=bargain.c,
         )
-        return order, bargain
+        return order, bargain, writes
 
     def _bargain(self, deal: Deal, known: Known) -> Bargain:
         """What is remembered of the order; the salt of its receipt is drawn here."""
@@ -236,16 +262,16 @@ class Buyer:
 
     async def _follow(
         self, deal: Deal, purchase: Purchase, replies: Replies, chunks: Chunks
-    ) -> Outcome:
+    ) -> tuple[Purchase, Outcome]:
         """Wait for the result; every new word of the provider's gives him more time, up to an
         end that nothing moves."""
         clock = self._world.square.clock
         patience_s = deal.question.deadline_s
-        until = clock.monotonic() + patience_s
-        end, asked, queries = until + ANSWER_S_MAX + QUERIES_MAX * QUERY_S, set[str](), 0
+        patient = clock.monotonic() + patience_s
+        end, asked, queries = patient + ANSWER_S_MAX + QUERIES_MAX * QUERY_S, set[str](), 0
         while True:
             try:
-                async with asyncio.timeout(max(0.0, min(until, end) - clock.monotonic())):
+                async with asyncio.timeout(max(0.0, min(patient, end) - clock.monotonic())):
                     message = await replies.next()
             except TimeoutError:
                 if queries == QUERIES_MAX or clock.monotonic() >= end:
@@ -253,7 +279,7 @@ class Buyer:
                 queries += 1
                 query = self._query(deal, purchase)
                 asked.add((await whisper(self._world.square, deal.line, query)).id)
-                until = clock.monotonic() + QUERY_S
+                patient = clock.monotonic() + QUERY_S
                 continue
             if isinstance(message, Event):
                 heard = await self._chunk(deal, chunks, message)
@@ -264,7 +290,7 @@ class Buyer:
             else:
                 purchase, heard = await self._message(deal, purchase, chunks, message)
             if heard:
-                until, queries = clock.monotonic() + patience_s, 0
+                patient, queries = clock.monotonic() + patience_s, 0
 
     async def _chunk(self, deal: Deal, chunks: Chunks, event: Event) -> bool:
         text = await chunks.push(event)
@@ -277,9 +303,12 @@ class Buyer:
         """Anything but the result. Raises RemoteError for a refusal, the coins being back."""
         if isinstance(message, Refused) and message.order == purchase.id:
             raise await self._refused(purchase, message)
+        if isinstance(message, SettledMessage) and message.order == purchase.id:
+            deal.early.append(message)
+            del deal.early[:-EARLY_MAX]
         news = purchase.accepted is None
         if news and isinstance(message, Accepted) and message.order == purchase.id:
-            accepted = self._accepted(purchase, message)
+            accepted = proved_acceptance(self._world, purchase, message.event, message.session)
             if accepted is not None:
                 deal.answer.ahead = message.ahead
                 purchase = await self.purchases.accepted(purchase, accepted)
@@ -287,13 +316,9 @@ class Buyer:
                 return purchase, True
         return purchase, False
 
-    def _accepted(self, purchase: Purchase, message: Accepted) -> Event | None:
-        """The provider's signature on our terms; None when it is not his, or not on ours."""
-        return proved_acceptance(self._world, purchase, message.event, message.session)
-
     async def _finish(
         self, deal: Deal, purchase: Purchase, chunks: Chunks, result: Result
-    ) -> Outcome:
+    ) -> tuple[Purchase, Outcome]:
         if purchase.accepted is None and result.accepted is not None:
             event = proved_acceptance(self._world, purchase, result.accepted)
             if event is not None:
@@ -311,7 +336,7 @@ class Buyer:
             raise broken(error, ending.breaches)
         receipt = None if ending.receipt is None else ending.receipt.event
         settled = Settled(purchase, result, tuple(ending.breaches), receipt)
-        return outcome(settled, deal.quote.estimate_msat)
+        return purchase, outcome(settled, deal.quote.estimate_msat)
 
     async def _cancel(self, deal: Deal) -> None:
         """Nobody waits any more: tell the provider, who charges what he has generated.
@@ -324,16 +349,19 @@ class Buyer:
 
     async def _refused(self, purchase: Purchase, message: Refused) -> NostrllmError:
         error = refusal(message.problem)
-        if await self.settler.give_up(purchase, error.code, definite=True):
+        if await self.settler.refused(purchase, message):
             return error
         return RemoteError(
-            f"{error.message}; and the coins of order {purchase.id} are not back yet",
+            f"{error.message}; and the coins of order {purchase.id} are not back yet"
+            f"{locked_until(purchase)}",
             code=error.code,
         )
 
     async def _silent(self, purchase: Purchase) -> WorldError:
         back = await self.settler.give_up(purchase, "provider-silent")
-        then = "your coins are back" if back else "the order stays open and is looked at again"
+        then = "the order stays open and is looked at again" + locked_until(purchase)
+        if back:
+            then = "your coins are back"
         return WorldError(
             f"the provider does not answer (order {purchase.id}); {then}", code="provider-silent"
         )

@@ -12,6 +12,7 @@ from typing import Any, Final, Literal
 
 from pydantic import Field, TypeAdapter
 
+from nostrllm.core.coins import most
 from nostrllm.core.money import UNIT_MSAT, cost_msat, unit_msat
 from nostrllm.errors import RemoteError
 from nostrllm.wire import kinds
@@ -52,6 +53,9 @@ Breach = Literal[
     "change-refused",
     "change-pending",
     "change-withheld",
+    "change-unsigned",
+    "signatures-invalid",
+    "release-invalid",
     "mint-unknown",
     "fee-altered",
     "receipt-invalid",
@@ -67,7 +71,9 @@ class Bargain(Wire):
     Coins come back at `mint`, whose they were, or where a refund is concerned at one of `mints`.
     `fee_msat` is what the mint takes for the token, `credit_msat_max` what may be credited instead
     of sent back, `payment` the name of its coins; None and "" where that is not known or without
-    limit. `seq` and `balance_msat` are of the account's last statement when the message was sent.
+    limit. Locked coins are the provider's alone until `locktime`; `rungs` are the amounts of the
+    outputs for their change. `seq` and `balance_msat` are of the account's last statement when the
+    message was sent.
     """
 
     what: Literal["order", "topup", "refund"] = "order"
@@ -79,7 +85,7 @@ class Bargain(Wire):
     offer: ModelOffer | None = None
     price: str = ""
     model: ModelId = "-"
-    pay: Literal["token", "account", "none"] = "none"
+    pay: Literal["token", "locked", "account", "none"] = "none"
     mint: str = ""
     mints: tuple[str, ...] = ()
     unit: str = "sat"
@@ -87,6 +93,8 @@ class Bargain(Wire):
     fee_msat: Msat | None = None
     credit_msat_max: Msat | None = None
     payment: str = ""
+    locktime: int = 0
+    rungs: tuple[int, ...] = ()
     seq: int = -1
     balance_msat: Msat = 0
     ceiling_msat: Msat = 0
@@ -199,19 +207,25 @@ def _plausible(bargain: Bargain, result: Result) -> bool:
 
 
 def _change_breaches(bargain: Bargain, result: Result) -> list[Breach]:
-    """Every msat paid in is cost, fee, change or credit."""
-    change = result.change
+    """Every msat paid in is cost, fee, change or credit; or nothing was taken."""
     back = result.credit_msat
-    if change is not None:
-        if not bargain.takes(change.mint, change.unit):
+    for given in (result.change, result.signed):
+        if given is None:
+            continue
+        if not bargain.takes(given.mint, given.unit):
             return ["change-altered"]
-        back += change.amount * unit_msat(change.unit)
-    if bargain.pay != "token":
+        back += given.amount * unit_msat(given.unit)
+    if bargain.pay not in ("token", "locked"):
         return []
+    spent = result.cost_msat + result.fee_msat
+    if bargain.pay == "locked" and (result.release is not None or not back + spent):
+        return [] if result.release is not None and not back + spent else ["release-invalid"]
     found: list[Breach] = []
+    signed = 0 if result.signed is None else result.signed.amount
+    if signed and (bargain.pay != "locked" or most(bargain.rungs, signed) != signed):
+        found.append("change-altered")
     if bargain.credit_msat_max is not None and result.credit_msat > bargain.credit_msat_max:
         found.append("change-withheld")
-    spent = result.cost_msat + result.fee_msat
     if back + spent < bargain.paid_msat:
         found.append("change-short")
     return found

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nostrllm.client.account import Balance
-from nostrllm.client.purchases import State, What, stored_event
+from nostrllm.client.purchases import Locked, State, What, stored_event
 from nostrllm.client.world import World
 from nostrllm.ports import Write
 from nostrllm.wire.event import Event
@@ -26,7 +26,8 @@ class Bought:
     """One purchase as it stands: `what` is order, topup or refund; amounts in msat.
 
     `state` is done, failed (nothing was paid), late (an answer nobody has seen) or one of those on
-    the way there; `code` says why it failed.
+    the way there; `code` says why it failed. `locked`: of an order that is over, its change is
+    still to come ("owed"), or it was never taken and what it cost is still to be paid ("due").
     """
 
     n: int
@@ -39,11 +40,12 @@ class Bought:
     fee_msat: int
     code: str
     created_at: int
+    locked: Locked = ""
 
     @property
     def open(self) -> bool:
         """May money of ours still be out?"""
-        return self.state not in ("late", "done", "failed")
+        return self.state not in ("late", "done", "failed") or self.locked == "owed"
 
 
 class Keepsakes:
@@ -80,6 +82,7 @@ class Keepsakes:
                 fee_msat=row["fee_msat"],
                 code=row["code"],
                 created_at=row["created_at"],
+                locked=row["locked"],
             )
             for row in rows
         ]

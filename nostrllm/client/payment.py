@@ -6,6 +6,7 @@ of it.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -20,6 +21,8 @@ from nostrllm.wire.token import Token
 CHANGE_COINS: Final = 8
 #: How the names of tokens begin that the user took in himself.
 RECEIVED: Final = "receive:"
+#: What a mint must know before coins are locked: states, restore, locks, proofs of its signatures.
+NUTS: Final = ("7", "9", "11", "12")
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +57,14 @@ async def paid_with(world: World, bargain: Bargain, token: Token) -> Bargain:
         "payment": coins.digest(token.proofs),
     }
     return bargain.model_copy(update=known)
+
+
+async def takes_locks(world: World, mint: str) -> bool:
+    """Can coins of this mint be locked, and their change be found again? Raises OutcomeUnknown."""
+    nuts = (await world.mints.at(mint).info()).get("nuts")
+    known = nuts if isinstance(nuts, Mapping) else {}
+    said = [known.get(nut) for nut in NUTS]
+    return all(isinstance(one, Mapping) and one.get("supported") is True for one in said)
 
 
 async def chosen_mints(world: World) -> set[str]:

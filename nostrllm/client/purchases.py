@@ -3,6 +3,7 @@
 A row goes reserved → sent → accepted → settling → done; or it fails, and then nothing was paid.
 What a crash leaves behind in any of the first four is finished by `client.resume`. An answer that
 came when nobody read it any more waits, all paid and taken, in `late` until somebody has seen it.
+Where coins were locked the answer does not wait for the mint: `locked` says what is still to come.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from nostrllm.wire.order import Answer, Result, Statement, parse_from_provider
 
 What = Literal["order", "topup", "refund"]
 State = Literal["reserved", "sent", "accepted", "settling", "late", "done", "failed"]
+#: Of an order that is over: its locked coins, or their change, are still to come ("owed"); they
+#: came back, but not what the answer cost ("due").
+Locked = Literal["", "owed", "due"]
 
 REDACTED: Final = ""
 
@@ -34,7 +38,10 @@ _BREACHES: Final = TypeAdapter(tuple[Breach, ...])
 
 @dataclass(frozen=True, slots=True)
 class Purchase:
-    """One row. `bargain` and `id` are None while only the reply key is reserved."""
+    """One row. `bargain` and `id` are None while only the reply key is reserved.
+
+    `breaches`: what was found so far.
+    """
 
     n: int
     what: What
@@ -45,11 +52,17 @@ class Purchase:
     bargain: Bargain | None = None
     accepted: Event | None = None
     reply: Result | Answer | None = None
+    breaches: tuple[Breach, ...] = ()
+    locked: Locked = ""
 
     @property
     def token_op(self) -> str:
         """The wallet operation that made the token which pays for this."""
         return f"buy:{self.n}"
+
+    def ladder_op(self, number: int = 0) -> str:
+        """The wallet operation of the outputs for its change; of the first, or of later ones."""
+        return f"ladder:{self.n}:{number}" if number else f"ladder:{self.n}"
 
     @property
     def change_op(self) -> str:
@@ -61,7 +74,8 @@ class Purchase:
 class Ending:
     """How a purchase ended, to be written down at once with all it brought.
 
-    `seen`: the user has the answer.
+    `seen`: the user has the answer. `locked`: what of its coins is not at its end. `writes` are
+    committed with it.
     """
 
     reply: Result | Answer
@@ -70,6 +84,8 @@ class Ending:
     statement: tuple[Event, Statement] | None = None
     code: str = ""
     seen: bool = True
+    locked: Locked = ""
+    writes: Sequence[Write] = ()
 
     @property
     def state(self) -> State:
@@ -93,18 +109,22 @@ class Purchases:
     def __init__(self, world: World) -> None:
         self._world = world
 
-    async def reserve(self, what: What, provider: str) -> Purchase:
-        """A purchase with a reply key that was never used."""
+    async def reserve(self, what: What, provider: str, pays: str = "") -> Purchase:
+        """A purchase with a reply key that was never used.
+
+        `pays`: the order that a top-up pays for.
+        """
         at = self._world.square.now_s()
-        values = {"what": what, "provider": provider, "at": at}
+        values = {"what": what, "provider": provider, "pays": pays, "at": at}
         rows = await self._world.store.commit(Write("purchase_reserve", values))
         return Purchase(int(rows[0][0]["n"]), what, provider, "reserved", at)
 
-    async def sent(self, purchase: Purchase, message_id: str, bargain: Bargain) -> Purchase:
+    async def sent(
+        self, purchase: Purchase, message_id: str, bargain: Bargain, writes: Sequence[Write] = ()
+    ) -> Purchase:
         """From now on the message may have reached the provider. Raises Conflict."""
-        await self._commit(
-            "purchase_send", purchase, {"id": message_id, "bargain": bargain.as_json()}
-        )
+        values = {"id": message_id, "bargain": bargain.as_json()}
+        await self._commit("purchase_send", purchase, values, writes)
         return replace(purchase, state="sent", id=message_id, bargain=bargain)
 
     async def accepted(self, purchase: Purchase, event: Event) -> Purchase:
@@ -132,13 +152,17 @@ class Purchases:
             "cost_msat": cost,
             "fee_msat": fee,
             "code": ending.code,
+            "locked": ending.locked,
             "at": self._world.square.now_s(),
         }
-        writes = [Write("purchase_done", values, rows=1)]
+        writes = [Write("purchase_done", values, rows=1), *ending.writes]
         writes += self._receipt(purchase, ending.receipt)
         writes += self.statement(purchase.provider, ending.statement)
         await self._world.store.commit(*writes)
-        return replace(purchase, state=ending.state, reply=reply)
+        found = tuple(ending.breaches)
+        return replace(
+            purchase, state=ending.state, reply=reply, breaches=found, locked=ending.locked
+        )
 
     async def late(self) -> list[Settled]:
         """Answers that came late and were not seen yet, oldest first."""
@@ -170,10 +194,40 @@ class Purchases:
         }
         await self._world.store.commit(Write("purchase_taken", values))
 
-    async def failed(self, purchase: Purchase, code: str) -> Purchase:
+    async def failed(self, purchase: Purchase, code: str, writes: Sequence[Write] = ()) -> Purchase:
         """Nothing was paid, or all of it is back."""
-        await self._commit("purchase_fail", purchase, {"code": code})
+        await self._commit("purchase_fail", purchase, {"code": code}, writes)
         return replace(purchase, state="failed")
+
+    async def found(self, purchase: Purchase, breaches: Sequence[Breach]) -> Purchase:
+        """More is amiss than was known."""
+        every = tuple(dict.fromkeys((*purchase.breaches, *breaches)))
+        if every != purchase.breaches:
+            await self._commit("purchase_found", purchase, {"breaches": ",".join(every)})
+        return replace(purchase, breaches=every)
+
+    async def unlocked(
+        self,
+        purchase: Purchase,
+        breaches: Sequence[Breach],
+        writes: Sequence[Write],
+        *,
+        locked: Locked = "",
+    ) -> Purchase:
+        """What was locked is at its end, or as far as `locked` says. Raises Conflict."""
+        every = tuple(dict.fromkeys((*purchase.breaches, *breaches)))
+        values = {"breaches": ",".join(every), "before": purchase.locked, "locked": locked}
+        await self._commit("purchase_unlock", purchase, values, writes)
+        return replace(purchase, breaches=every, locked=locked)
+
+    async def owed(self) -> list[Purchase]:
+        """Orders that are over, but not what was locked for them; oldest first."""
+        return [_purchase(row) for row in await self._world.store.read("purchase_owed")]
+
+    async def paying(self, order_id: str) -> list[Purchase]:
+        """The top-ups that were to pay for an order, newest first."""
+        rows = await self._world.store.read("purchase_paying", order=order_id)
+        return [_purchase(row) for row in rows]
 
     async def open(self) -> list[Purchase]:
         """Those that are not at their end, oldest first."""
@@ -224,9 +278,11 @@ class Purchases:
         }
         return [Write("receipt_keep", values)]
 
-    async def _commit(self, name: str, purchase: Purchase, values: dict[str, str]) -> None:
+    async def _commit(
+        self, name: str, purchase: Purchase, values: dict[str, str], writes: Sequence[Write] = ()
+    ) -> None:
         always = {"n": purchase.n, "at": self._world.square.now_s()}
-        await self._world.store.commit(Write(name, {**values, **always}, rows=1))
+        await self._world.store.commit(Write(name, {**values, **always}, rows=1), *writes)
 
 
 def _purchase(row: Row) -> Purchase:
@@ -241,6 +297,8 @@ def _purchase(row: Row) -> Purchase:
         bargain=parse_bargain(row["bargain"]) if row["bargain"] else None,
         accepted=stored_event(row["accepted"]) if row["accepted"] else None,
         reply=reply if isinstance(reply, Result | Answer) else None,
+        breaches=_breaches(row),
+        locked=row["locked"],
     )
 
 

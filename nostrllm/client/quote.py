@@ -13,6 +13,7 @@ from typing import Any, Final, Literal
 from pydantic import TypeAdapter, ValidationError
 
 from nostrllm.client.discover import Offer, chosen
+from nostrllm.client.payment import takes_locks
 from nostrllm.client.world import World
 from nostrllm.core.money import (
     UNIT_MSAT,
@@ -47,13 +48,15 @@ _BODY: Final = TypeAdapter(ChatRequest)
 class Question:
     """What the user wants: the conversation, and his limits.
 
-    `provider` is a public key (hex) or a name, `model` a model id; None means whichever is
-    cheapest of those that lately broke no bargain. `max_msat` (None: without limit) bounds what the
-    provider charges and the mint's fee for his taking the token. It does not bound the mint's fees
-    in our own wallet, for making the token and for taking the change, nor the less than a coin by
-    which the token is rounded up and which comes back as credit. `deadline_s` bounds the wait for
-    the first word. `parameters` are further fields of an OpenAI request. `on_quote` is called with
-    the Quote before anything is paid; raising there ends it.
+    `pay`: by coins locked to the provider, who works at once and has them swapped afterwards; by a
+    token, which he swaps first; or from the account with him. Where a mint cannot lock coins a
+    token is sent instead. `provider` is a public key (hex) or a name, `model` a model id; None
+    means whichever is cheapest of those that lately broke no bargain. `max_msat` (None: without
+    limit) bounds what the provider charges and the mint's fee for his taking the token. It does not
+    bound the mint's fees in our own wallet, for making the token and for taking the change, nor the
+    less than a coin by which the token is rounded up and which comes back as credit. `deadline_s`
+    bounds the wait for the first word. `parameters` are further fields of an OpenAI request.
+    `on_quote` is called with the Quote before anything is paid; raising there ends it.
     """
 
     prompt: Prompt
@@ -61,7 +64,7 @@ class Question:
     model: str | None = None
     max_tokens: int | None = None
     max_msat: int | None = BUDGET_MSAT
-    pay: Literal["token", "account"] = "token"
+    pay: Literal["locked", "token", "account"] = "token"
     change: Literal["ecash", "account"] = "ecash"
     stream: bool = True
     deadline_s: float = 60.0
@@ -86,8 +89,8 @@ class Question:
 class Quote:
     """What an answer will cost, and at most: all in msat.
 
-    `ceiling_msat` is all-in: work and the mint's fee (`fee_msat`). With `pay` = token, `amount`
-    coins of `unit` at `mint` are sent and what is not used comes back.
+    `ceiling_msat` is all-in: work and the mint's fee (`fee_msat`). With `pay` = locked or token,
+    `amount` coins of `unit` at `mint` are sent and what is not used comes back.
     """
 
     offer: Offer
@@ -95,7 +98,7 @@ class Quote:
     estimate_msat: int
     ceiling_msat: int
     fee_msat: int = 0
-    pay: Literal["token", "account"] = "token"
+    pay: Literal["locked", "token", "account"] = "token"
     mint: str = ""
     unit: str = "sat"
     amount: int = 0
@@ -212,6 +215,7 @@ async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -
     """The quote with the mint's fee for taking the token. Raises LocalError."""
     coin = unit_msat(pot.unit)
     keysets = await world.mints.at(pot.mint).keysets()
+    locked = question.pay == "locked" and await takes_locks(world, pot.mint)
     ppk = max((one.fee_ppk for one in keysets.values() if one.unit == pot.unit), default=0)
     # one coin for each bit, at most, and one bit to spare for the fee itself
     fee = -(-(work.ceiling_msat // coin + 1).bit_length() * ppk // 1_000) * coin
@@ -229,7 +233,7 @@ async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -
         estimate_msat=work.estimate_msat + fee,
         ceiling_msat=work.ceiling_msat + fee,
         fee_msat=fee,
-        pay="token",
+        pay="locked" if locked else "token",
         mint=pot.mint,
         unit=pot.unit,
         amount=amount,

@@ -1,24 +1,27 @@
 """Finish what an earlier run left open: replies that came late, coins that nobody took.
 
 Run at every start. Each open purchase is taken one step further or left as it is; nothing here can
-pay twice, for a reply's coins are taken under the purchase's own name.
+pay twice, for a reply's coins are taken under the purchase's own name. Locked coins need nobody's
+reply: their change is found at the mint, and what nobody took comes back after the locktime.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import asynccontextmanager
 from functools import partial
 from typing import Final
 
+from nostrllm.client.account import Accounts
 from nostrllm.client.ask import Buyer, proved_acceptance
 from nostrllm.client.letters import Line, whisper
 from nostrllm.client.purchases import Purchase
 from nostrllm.client.replies import Listening, Message, Replies, listen
 from nostrllm.client.settle import Outcome, outcome
 from nostrllm.client.world import World
-from nostrllm.errors import NostrllmError
+from nostrllm.errors import LocalError, NostrllmError
 from nostrllm.ports import Conflict, Signer
 from nostrllm.wire.event import Event
 from nostrllm.wire.order import Answer, Query, Refused, ReplyTo, Result
@@ -70,17 +73,17 @@ async def seen(buyer: Buyer, outcomes: Iterable[Outcome]) -> None:
 
 
 async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float) -> None:
-
+    if purchase.locked:
+        await _owed(world, buyer, purchase, wait_s)
+        return
     if purchase.state == "reserved":
         await buyer.settler.give_up(purchase, "cancelled", definite=True)
         return
     reply = purchase.reply
     if reply is None:
         found = await _reply(world, purchase, wait_s)
-        if isinstance(found, Refused):
-            closed = await buyer.settler.give_up(purchase, found.problem.code, definite=True)
-            if closed:
-                return
+        if isinstance(found, Refused) and await buyer.settler.refused(purchase, found):
+            return
         if not isinstance(found, Result | Answer):
             await _if_old(world, buyer, purchase)
             return
@@ -89,23 +92,75 @@ async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float)
         await buyer.settler.give_up(purchase, reply.problem.code, definite=True)
         return
     purchase = await _with_acceptance(world, buyer, purchase, reply)
-    await buyer.settler.settle(purchase, reply, seen=False)
+    purchase, _ = await buyer.settler.settle(purchase, reply, seen=False)
+    if purchase.locked:
+        await _owed(world, buyer, purchase, wait_s)
+
+
+async def _owed(world: World, buyer: Buyer, purchase: Purchase, wait_s: float) -> None:
+    """An order that is over, but not what was locked for it: the mint is asked before anybody."""
+    if purchase.locked == "due":
+        await _pay(world, buyer, purchase)
+        return
+    purchase = await buyer.debts.tend(purchase)
+    if purchase.locked != "owed":
+        return
+    async with _hearing(world, purchase) as (replies, ask):
+        purchase = await buyer.debts.wait(purchase, replies, (), wait_s / 2)
+        if purchase.locked == "owed":
+            await ask()
+            await buyer.debts.wait(purchase, replies, (), wait_s / 2)
+
+
+async def _pay(world: World, buyer: Buyer, purchase: Purchase) -> None:
+    """Put what an answer cost into the account with its provider, who never took the coins for it.
+
+    Once: the top-up names the order. What cannot be paid now stays due.
+    """
+    bargain, result = purchase.bargain, purchase.reply
+    if bargain is None or purchase.id is None or not isinstance(result, Result):
+        return
+    paying = await buyer.purchases.paying(purchase.id)
+    if any(one.state == "done" for one in paying):
+        await buyer.purchases.unlocked(purchase, (), ())
+        return
+    if any(one.state != "failed" for one in paying):
+        return
+    offers = [one for one in await buyer.catalogue.offers() if one.provider == purchase.provider]
+    if not offers:
+        return
+    amount = -(-result.cost_msat // 1_000)
+    keysets = (await world.mints.at(bargain.mint).keysets()).values()
+    ppk = max((one.fee_ppk for one in keysets if one.active), default=0)
+    fee = -(-(amount.bit_length() + 1) * ppk // 1_000)
+    await Accounts(world, buyer).top_up(offers[0], amount + fee, pays=purchase.id)
+    await buyer.purchases.unlocked(purchase, (), ())
 
 
 async def _reply(world: World, purchase: Purchase, wait_s: float) -> Message | None:
     """The reply to a purchase, from the relays or from the provider himself."""
-    bargain = purchase.bargain
-    if bargain is None or purchase.id is None:
-        return None
+    async with _hearing(world, purchase) as (replies, ask):
+        found = await _first(replies, purchase, wait_s / 2)
+        if found is None:
+            await ask()
+            found = await _first(replies, purchase, wait_s / 2)
+    return found
+
+
+@asynccontextmanager
+async def _hearing(
+    world: World, purchase: Purchase
+) -> AsyncIterator[tuple[Replies, Callable[[], Awaitable[object]]]]:
+    """What was and is said to a purchase, and a way to ask for it once more."""
+    bargain, order_id = purchase.bargain, purchase.id
+    if bargain is None or order_id is None:
+        raise LocalError("the purchase was never sent")
     signer = world.reply(purchase.n)
     listening = Listening(signer, bargain.provider, bargain.reply_relays, stored_s=STORED_S)
     line = Line(bargain.provider, bargain.relays, world.buyer(bargain.provider))
+    query = _query(signer, order_id, bargain.reply_relays)
     async with listen(world.square, listening) as replies:
-        found = await _first(replies, purchase, wait_s / 2)
-        if found is None:
-            await whisper(world.square, line, _query(signer, purchase.id, bargain.reply_relays))
-            found = await _first(replies, purchase, wait_s / 2)
-    return found
+        yield replies, partial(whisper, world.square, line, query)
 
 
 async def _first(replies: Replies, purchase: Purchase, wait_s: float) -> Message | None:
@@ -149,6 +204,8 @@ async def _if_old(world: World, buyer: Buyer, purchase: Purchase) -> None:
     bargain, now = purchase.bargain, world.square.now_s()
     if bargain is None or now <= bargain.deadline + LATE_S:
         return
+    if bargain.pay == "locked":  # he may have had its change signed, and the result was lost
+        await buyer.settler.locks.look(purchase)
     back = await buyer.settler.give_up(purchase, "provider-silent")
     if not back and now > purchase.created_at + OPEN_S_MAX:
         await buyer.purchases.failed(purchase, "provider-silent")

@@ -7,7 +7,7 @@ purchase, so that a crash anywhere and a reply that comes twice change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from nostrllm.client.bargain import (
     Bargain,
@@ -16,8 +16,16 @@ from nostrllm.client.bargain import (
     breaches,
     proved_receipt,
 )
+from nostrllm.client.locked import Locks, locked_until, promised_units
 from nostrllm.client.payment import chosen_mints
-from nostrllm.client.purchases import NOT_TAKEN, Ending, Purchase, Purchases, Settled
+from nostrllm.client.purchases import (
+    NOT_TAKEN,
+    Ending,
+    Locked,
+    Purchase,
+    Purchases,
+    Settled,
+)
 from nostrllm.client.statements import Statements
 from nostrllm.client.world import World
 from nostrllm.core.money import unit_msat
@@ -30,8 +38,9 @@ from nostrllm.errors import (
     RelayError,
     RemoteError,
 )
+from nostrllm.ports import Write
 from nostrllm.wire.event import Event
-from nostrllm.wire.order import Answer, Change, Problem, Result, Usage
+from nostrllm.wire.order import Answer, Change, Problem, Refused, Result, Usage
 from nostrllm.wire.token import parse_token
 
 
@@ -41,7 +50,7 @@ class Outcome:
 
     paid = `cost_msat` + `fee_msat` + `change_msat` + `credit_msat`, if the provider is honest:
     `breaches` names each way in which he was not. `change_msat` is what he sent back, before the
-    mint's fee for taking it.
+    mint's fee for taking it; `pending_msat` of it is still to come, without anybody's doing.
     """
 
     order_id: str
@@ -62,6 +71,7 @@ class Outcome:
     accepted: Event | None = None
     breaches: tuple[Breach, ...] = ()
     problem: Problem | None = None
+    pending_msat: int = 0
 
 
 class Settler:
@@ -71,6 +81,7 @@ class Settler:
         self._world = world
         self._purchases = purchases
         self.statements = Statements(world, purchases)
+        self.locks = Locks(world)
 
     async def settle(
         self,
@@ -92,14 +103,36 @@ class Settler:
         wrong = [*found, *(breaches(bargain, reply) if isinstance(reply, Result) else ())]
         if reply.change is not None and "change-altered" not in wrong:
             wrong += await self._take(purchase, bargain, reply.change)
+        locked, writes = await self._unlock(purchase, bargain, reply, wrong)
         receipt = self._receipt(bargain, purchase, reply, wrong)
         statement, untrue = await self.statements.judged(purchase, bargain, reply)
         wrong += untrue
         code = reply.problem.code if reply.problem is not None else ""
-        ending = Ending(reply, wrong, receipt, statement, code, seen)
+        ending = Ending(reply, wrong, receipt, statement, code, seen, locked, writes)
         if "change-pending" not in wrong:
             purchase = await self._purchases.done(purchase, ending)
         return purchase, ending
+
+    async def _unlock(
+        self, purchase: Purchase, bargain: Bargain, reply: Result | Answer, wrong: list[Breach]
+    ) -> tuple[Locked, Sequence[Write]]:
+        """What a result says of locked coins: whether they are still to come, and what to write."""
+        if bargain.pay != "locked" or not isinstance(reply, Result):
+            return "", ()
+        if reply.release is not None and "release-invalid" not in wrong:
+            wrong += await self.locks.release(purchase, bargain, reply.release)
+            if "release-invalid" not in wrong:
+                return "", await self.locks.closing(purchase, gone=False)
+        if reply.change is not None and not NOT_TAKEN & set(wrong):  # swapped before any work
+            return "", await self.locks.closing(purchase, gone=True)
+        if reply.signed is not None and reply.signed.signatures:
+            least = promised_units(bargain, reply)
+            ended = await self.locks.take(purchase, reply.signed, least)
+            wrong += ended.wrong
+            if ended.over:
+                wrong += ["change-short"] if ended.units < least else []
+                return "", await self.locks.closing(purchase, gone=True)
+        return "owed", ()
 
     async def give_up(self, purchase: Purchase, code: str, *, definite: bool = False) -> bool:
         """Take the payment back, if the provider has not; True when nothing is open any more.
@@ -108,13 +141,29 @@ class Settler:
         is certain that he will not act on the message, so one that no coin went with is closed.
         """
         bargain = purchase.bargain
-        with_token = bargain is None or bargain.pay == "token"
-        if with_token and not await self._reclaim(purchase.token_op):
+        with_token = bargain is None or bargain.pay in ("token", "locked")
+        if with_token and not await self.reclaim(purchase):
             return False
         if not with_token and not definite:
             return False
-        await self._purchases.failed(purchase, code)
+        await self._purchases.failed(purchase, code, await self.locks.closing(purchase, gone=False))
         return True
+
+    async def refused(self, purchase: Purchase, message: Refused) -> bool:
+        """Take the payment back after a refusal; True when nothing is open any more.
+
+        Locked coins come back at once by the provider's release, else after their locktime.
+        """
+        bargain, release = _bargain(purchase), message.release
+        if bargain.pay == "locked" and release is not None:
+            wrong = await self.locks.release(purchase, bargain, release)
+            if not wrong:
+                writes = await self.locks.closing(purchase, gone=False)
+                await self._purchases.failed(purchase, message.problem.code, writes)
+                return True
+            if "release-invalid" in wrong:
+                await self._purchases.found(purchase, wrong)
+        return await self.give_up(purchase, message.problem.code, definite=True)
 
     async def unsure(self, purchase: Purchase, error: RelayError) -> RelayError:
         """No relay said that it took a message: what to tell, its coins being taken back if they
@@ -122,16 +171,23 @@ class Settler:
         if await self.give_up(purchase, error.code):
             return error
         then = "it may have arrived all the same, stays open and is looked at again"
+        then += locked_until(purchase)
         return RelayError(f"{error.message}; {then}", code=error.code)
 
-    async def _reclaim(self, op_id: str) -> bool:
-        """Are the coins of this operation ours, or were there never any?"""
-        purse = self._world.purse
+    async def reclaim(self, purchase: Purchase, *, grace_s: int = 0) -> bool:
+        """Are the coins of this purchase ours again, or were there never any?
+
+        Locked ones not before their locktime and `grace_s` more.
+        """
+        purse, op_id = self._world.purse, purchase.token_op
         try:
             if (op_id, "send") in await purse.pending():
                 made = await purse.run(op_id)
                 if made.state == "PREPARED":
                     return False
+            lock = await self.locks.of(purchase)
+            if lock is not None and not await self.locks.is_over(lock, grace_s=grace_s):
+                return await purse.came_back(op_id)
             return (await purse.reclaim(op_id)).state == "DONE"
         except (OutcomeUnknown, RemoteError):
             return False
@@ -190,7 +246,10 @@ class Settler:
 def outcome(settled: Settled, estimate_msat: int = 0) -> Outcome:
     """The end of an order as the user sees it."""
     result, purchase, bargain = settled.reply, settled.purchase, _bargain(settled.purchase)
-    change = result.change
+    coin = unit_msat(bargain.unit)
+    change = sum(one.amount for one in (result.change, result.signed) if one is not None)
+    released = bargain.paid_msat if result.release is not None else 0
+    pending = promised_units(bargain, result) if purchase.locked else 0
     return Outcome(
         order_id=purchase.id or "",
         provider=bargain.provider,
@@ -199,7 +258,7 @@ def outcome(settled: Settled, estimate_msat: int = 0) -> Outcome:
         usage=result.usage,
         cost_msat=result.cost_msat,
         fee_msat=result.fee_msat,
-        change_msat=0 if change is None else change.amount * unit_msat(bargain.unit),
+        change_msat=change * coin + released,
         credit_msat=result.credit_msat,
         estimate_msat=estimate_msat,
         ceiling_msat=bargain.ceiling_msat,
@@ -210,7 +269,14 @@ def outcome(settled: Settled, estimate_msat: int = 0) -> Outcome:
         accepted=purchase.accepted,
         breaches=settled.breaches,
         problem=result.problem,
+        pending_msat=pending * coin,
     )
+
+
+def still(ended: Outcome, purchase: Purchase) -> Outcome:
+    """The same outcome as it stands now that more of its money came."""
+    pending = ended.pending_msat if purchase.locked else 0
+    return replace(ended, pending_msat=pending, breaches=purchase.breaches)
 
 
 def refusal(problem: Problem) -> NostrllmError:

@@ -18,7 +18,7 @@ from nostrllm.core.money import UNIT_MSAT
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Write
 from nostrllm.wire.event import Event
-from nostrllm.wire.order import Answer, Result, Statement
+from nostrllm.wire.order import Answer, Result, Settled, Statement
 
 #: What a refund may cost besides the coins it brings: kept for the swap that makes them
 #: (docs/protocol.md).
@@ -72,7 +72,7 @@ class Statements:
         return found
 
     async def judged(
-        self, purchase: Purchase, bargain: Bargain, reply: Result | Answer
+        self, purchase: Purchase, bargain: Bargain, reply: Result | Answer | Settled
     ) -> tuple[Proved | None, list[Breach]]:
         """The statement of a reply, and whether it has what the reply says was booked."""
         gain = _gain_msat(bargain, reply)
@@ -139,8 +139,10 @@ def _seq_at_end(bargain: Bargain, purchase: Purchase) -> float:
     return statement.seq
 
 
-def _gain_msat(bargain: Bargain, reply: Result | Answer) -> int | None:
+def _gain_msat(bargain: Bargain, reply: Result | Answer | Settled) -> int | None:
     """By how much the account must have grown at least; None when it need not have changed."""
+    if isinstance(reply, Settled):
+        return reply.credit_msat or None
     if isinstance(reply, Result):
         if bargain.pay == "account":
             return -reply.cost_msat

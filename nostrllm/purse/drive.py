@@ -12,7 +12,7 @@ import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Literal
 from weakref import WeakValueDictionary
 
 import structlog
@@ -49,6 +49,10 @@ SKIP: Final = 1_000
 VAIN_MAX: Final = 3
 #: Plans remembered as never sent; of one that is forgotten the mint is asked first.
 FRESH_MAX: Final = 4_096
+
+#: Where signatures come from: the mint's answer to our request, what it says it signed earlier, or
+#: somebody else, who may say anything.
+Source = Literal["answer", "restored", "handed"]
 
 _QUOTES: Final[dict[str, Consumed]] = {"PAID": "UNSPENT", "ISSUED": "SPENT"}
 
@@ -89,7 +93,9 @@ class Driver:
             chase = _Chase(then, fresh, not fresh)
             if not fresh:
                 self._unheard.setdefault(op_id, self._till.clock.monotonic())
-            for attempt in range(self._till.pace.tries):
+            # what of a ladder is signed is not ours to hasten
+            tries = 1 if operation.kind == "ladder" else self._till.pace.tries
+            for attempt in range(tries):
                 if operation.state != "PREPARED":
                     break
                 if attempt:
@@ -222,7 +228,7 @@ class Driver:
                         self._till, operation, signed, chase.then, restored=True
                     )
                 signatures = [signed[output.B_] for output in operation.outputs]
-                return await self._finish(operation, signatures, chase.then, restored=True)
+                return await self._finish(operation, signatures, chase.then, "restored")
             case Verdict.REJECT_SPENT if not self._may_land(operation):
                 code = "payment-token-spent"
                 return await self._reject(operation, evidence, chase.then, code, "spent elsewhere")
@@ -265,8 +271,7 @@ class Driver:
         operation: Operation,
         signatures: Sequence[BlindSignature],
         then: Then,
-        *,
-        restored: bool = False,
+        source: Source = "answer",
     ) -> Operation:
         if operation.kind == "melt":
             names = [output.B_ for output in operation.outputs]
@@ -277,10 +282,12 @@ class Driver:
         try:
             made = made_of(till, operation, signatures, keyset)
         except BadSignature:
+            if source == "handed":
+                raise
             return await self._suspect(operation, signatures, then)
         done = replace(operation, state="DONE", note=note_of(made.signed))
         coins = made.coins
-        if restored:
+        if source == "restored":
             coins = await spent_since(till, operation, coins)
         writes = [proof_write("proof_insert", proof, operation, own) for proof, own in coins]
         writes.append(Write("proof_spend_all", {"owner": operation.id}))
@@ -299,7 +306,10 @@ class Driver:
         async with lock:
             operation = await self._load(op_id)
             if operation.state == "PREPARED":
-                operation = await self._take(operation, signatures, then)
+                try:
+                    operation = await self._take(operation, signatures, then, "handed")
+                except BadSignature:  # not the mint's fault: it may have signed all the same
+                    return replace(outcome_of(operation), suspect=True)
             return await self._outcome(operation)
 
     async def _look(self, operation: Operation, chase: _Chase) -> Operation:
@@ -307,15 +317,14 @@ class Driver:
         mint = self._till.mints.at(operation.mint)
         restored = await mint.restore(operation.outputs)
         signed = {output.B_: signature for output, signature in restored}
-        return await self._take(operation, signed, chase.then, restored=True)
+        return await self._take(operation, signed, chase.then, "restored")
 
     async def _take(
         self,
         operation: Operation,
         signatures: Mapping[str, BlindSignature],
         then: Then,
-        *,
-        restored: bool = False,
+        source: Source,
     ) -> Operation:
         """The signed part of a ladder becomes coins; the rest of its outputs is never used."""
         rungs = [
@@ -330,7 +339,7 @@ class Driver:
             amount=sum(own.amount for own, _ in rungs),
         )
         found = [signatures[output.B_] for output in part.outputs]
-        return await self._finish(part, found, then, restored=restored) if rungs else operation
+        return await self._finish(part, found, then, source) if rungs else operation
 
     async def _suspect(
         self, operation: Operation, signatures: Sequence[BlindSignature], then: Then

@@ -16,8 +16,9 @@ from nostrllm.core import coins
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
 from nostrllm.ports import Clock, Conflict, MeltQuote, MintQuote, Mints, Row, Store, Write
-from nostrllm.purse import fund, ladder, melt, receive, reclaim, scan, send, settle, watch
+from nostrllm.purse import fund, ladder, locked, melt, receive, reclaim, scan, send, settle, watch
 from nostrllm.purse.drive import Driver
+from nostrllm.purse.locked import Locked
 from nostrllm.purse.operation import (
     Outcome,
     Plan,
@@ -277,6 +278,23 @@ class Purse:
         """Was what `op_id` sent reclaimed?"""
         return await reclaim.succeeded(self._till, op_id)
 
+    async def lock_of(self, op_id: str) -> Locked | None:
+        """How the coins that `op_id` sends are locked; None if they are not."""
+        return await locked.lock_of(self._till, op_id)
+
+    async def locked(self) -> Mapping[str, Locked]:
+        """Locked coins that may still be out, by the operation that sent them."""
+        return await locked.out(self._till)
+
+    async def taken(self, op_id: str) -> bool:
+        """Does the mint say that a coin of what `op_id` sent is spent? Raises OutcomeUnknown."""
+        return await locked.taken(self._till, op_id)
+
+    @staticmethod
+    def gone(op_id: str) -> Write:
+        """The write that lets the coins that `op_id` sent go: whom they were for has them."""
+        return locked.gone(op_id)
+
     # change that others have signed for us, and that we have signed for others
 
     async def plan_ladder(
@@ -290,13 +308,22 @@ class Purse:
         want = Token(normal_url(mint), unit, ())
         return await ladder.plan(self._till, op_id, want, amount)
 
+    async def keyset_of(self, op_id: str) -> str:
+        """The keyset that the outputs of an operation are for; "" if there is no such operation."""
+        operation = await self._till.operation(op_id)
+        return operation.outputs[0].id if operation is not None and operation.outputs else ""
+
+    def unused(self, op_id: str) -> Write:
+        """The write that ends a ladder which nobody will have signed any more."""
+        return Write("operation_unused", {"id": op_id, "at": self._till.clock.now()})
+
     async def take_signed(
         self, op_id: str, signatures: Mapping[str, BlindSignature], then: Then = nothing
     ) -> Outcome:
         """Make coins of signatures on the outputs of a ladder, by B_; once.
 
-        Those on no output of it are left out; without any it stays PREPARED. REJECTED with
-        `suspect` when one is not the mint's.
+        Those on no output of it are left out; without any it stays PREPARED, and so it does with
+        `suspect` when one is not the mint's: `run` still finds what the mint has signed.
         """
         return await self._driver.take(op_id, signatures, then)
 

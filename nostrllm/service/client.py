@@ -15,7 +15,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Concatenate, ParamSpec
+from typing import Concatenate, Final, ParamSpec
 
 from nostrllm.adapters.clock import SystemClock
 from nostrllm.adapters.mint_cashu import CashuMints
@@ -42,6 +42,9 @@ from nostrllm.service.secrets import key_made_once, private_folder, seed_made_on
 from nostrllm.wire.review import Review
 
 Wishes = ParamSpec("Wishes")
+
+#: What stays open is looked at so often while a client runs.
+RESUME_S: Final = 300.0
 
 
 def _asking(
@@ -121,7 +124,7 @@ class Client:
         self._accounts = Accounts(self._world, self._buyer)
         self._keepsakes = Keepsakes(self._world)
         self._group = await enter(asyncio.TaskGroup())
-        self._start(self._resume())
+        self._start(self._keep())
 
     async def __aexit__(
         self,
@@ -275,6 +278,7 @@ class Client:
         """Supervise one order: however it ends, the answer's reader is told."""
         try:
             answer._finish(await self._buyer.ask(question, answer))
+            answer._close()
         except asyncio.CancelledError:
             answer._fail(
                 LocalError("the client was closed before the answer came", code="cancelled")
@@ -282,6 +286,12 @@ class Client:
             raise
         except Exception as error:  # noqa: BLE001 - told to the reader, who raises it
             answer._fail(error)
+
+    async def _keep(self) -> None:
+        """Finish what is open, again and again: locked coins come back only after their time."""
+        while True:
+            await self._resume()
+            await self._world.square.clock.sleep(RESUME_S)
 
     async def _resume(self) -> None:
         async with self._resuming:

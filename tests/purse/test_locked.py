@@ -157,7 +157,46 @@ async def test_a_forged_signature_is_no_change(bob: Wallet, payers: Payers) -> N
     assert row.signature.dleq is not None
     forged = replace(row.signature, dleq=replace(row.signature.dleq, e="11" * 32))
     outcome: Outcome = await paid.payer.purse.take_signed("change", {row.output.B_: forged})
-    assert outcome.suspect
+    assert (outcome.state, outcome.suspect) == ("PREPARED", True)
+    assert (await paid.payer.purse.run("change")).amount == 32  # the mint did sign it
+
+
+async def test_a_lock_is_known_by_its_operation(alice: Wallet) -> None:
+    await alice.fund(100)
+    lock = soon()
+    token = await alice.purse.send("s", alice.mint, "sat", 21, lock=lock)
+    found = await alice.purse.lock_of("s")
+    assert found is not None
+    assert (found.key, found.locktime, found.mint, found.amount) == (*lock, alice.mint, 21)
+    assert found.secrets == tuple(proof.secret for proof in token.proofs)
+    assert await alice.purse.locked() == {"s": found}
+    await alice.purse.send("plain", alice.mint, "sat", 5)
+    assert await alice.purse.lock_of("plain") is await alice.purse.lock_of("none") is None
+    assert not await alice.purse.taken("s")
+    await alice.store.commit(alice.purse.gone("s"))
+    assert await alice.purse.taken("s")
+    assert await alice.purse.locked() == {}
+
+
+async def test_the_mint_says_when_locked_coins_are_taken(alice: Wallet, bob: Wallet) -> None:
+    await alice.fund(100)
+    token = await alice.purse.send("s", alice.mint, "sat", 21, lock=soon())
+    plan = await bob.purse.plan_receive("r", token, ladder=False, owner="", unlock=unlock)
+    await bob.store.commit(*plan.writes)
+    assert (await bob.purse.run("r")).state == "DONE"
+    assert await alice.purse.taken("s")
+    assert not await alice.purse.taken("none")
+
+
+async def test_a_ladder_that_is_no_longer_wanted(payers: Payers) -> None:
+    paid = await payers()
+    purse = paid.payer.purse
+    assert await purse.keyset_of("change") == paid.outputs[0].id
+    assert await purse.keyset_of("none") == ""
+    await paid.payer.store.commit(purse.unused("change"), purse.unused("pay"))
+    assert (await purse.state_of("change"), await purse.state_of("pay")) == ("REJECTED", "DONE")
+    await paid.payer.store.commit(purse.unused("change"))
+    assert await purse.pending() == []
 
 
 async def test_refusals_of_a_settle(bob: Wallet, payers: Payers) -> None:

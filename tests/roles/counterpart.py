@@ -48,6 +48,8 @@ from nostrllm.wire.order import (
     Cancel,
     Change,
     Chunk,
+    LockedPayment,
+    NewOutputs,
     Order,
     Problem,
     Query,
@@ -56,13 +58,13 @@ from nostrllm.wire.order import (
     ReplyTo,
     Result,
     Statement,
-    TokenPayment,
     TopUp,
     Usage,
     parse_from_client,
 )
 from nostrllm.wire.receipt import Details, receipt_draft
 from nostrllm.wire.token import Token, encode_token, parse_token
+from tests.roles.locksmith import Locksmith, Locksmithing
 
 MODEL = ModelOffer(
     id="parrot",
@@ -88,6 +90,7 @@ class Manners:
     fail: str | None = None
     deaf: bool = False
     silent: bool = False
+    mute: bool = False
     take_and_be_silent: bool = False
     accept_late: bool = False
     accepted_by_stranger: bool = False
@@ -110,6 +113,7 @@ class Manners:
     unbooked: bool = False
     unstated: bool = False
     swallow_msat: int = 0
+    locked: Locksmithing = field(default_factory=Locksmithing)
     other_coins: bool = False
     stalls: str = ""
     refund_at: str = ""
@@ -133,15 +137,18 @@ class Counterpart:
     orders: list[tuple[Rumor, Order]] = field(default_factory=list)
     acks: list[str] = field(default_factory=list)
     cancelled: list[str] = field(default_factory=list)
+    news: list[NewOutputs] = field(default_factory=list)
     cancel: asyncio.Event = field(default_factory=asyncio.Event)
     queries: list[str] = field(default_factory=list)
     results: dict[str, tuple[ReplyTo, Result]] = field(default_factory=dict)
     balances: dict[str, int] = field(default_factory=dict)
+    smith: Locksmith = field(default_factory=Locksmith)
     seq: int = 0
     announced_at: int = 0
     clock: SystemClock = field(default_factory=SystemClock)
     acked: asyncio.Event = field(default_factory=asyncio.Event)
     heard: asyncio.Event = field(default_factory=asyncio.Event)
+    settled: asyncio.Event = field(default_factory=asyncio.Event)
 
     @property
     def pubkey(self) -> str:
@@ -168,7 +175,7 @@ class Counterpart:
             expiration=now + lives_s,
             mints=self.mints or (self.mint_url,),
             relays=(self.relay_url,),
-            payment_key="02" + self.pubkey,
+            payment_key=self.smith.key,
             instance="test",
             price_seq=1,
             price_root=pages[0].root,
@@ -204,6 +211,8 @@ class Counterpart:
                     await self._hear(inner)
 
     async def _hear(self, letter: Rumor) -> None:
+        if letter.id in {known.id for known, _ in self.orders}:
+            return
         match parse_from_client(letter.content):
             case Order() as order:
                 self.orders.append((letter, order))
@@ -218,6 +227,9 @@ class Counterpart:
                 await self._topup(letter, topup)
             case Refund() as refund:
                 await self._refund(letter, refund)
+            case NewOutputs() as news:
+                self.news.append(news)
+                await self._renewed(letter, news)
             case Cancel(order=order_id):
                 self.cancelled.append(order_id)
                 self.cancel.set()
@@ -237,6 +249,16 @@ class Counterpart:
             return
         statement = await self.statement(letter.pubkey)
         await self.say(query.reply, Answer(to=letter.id, statement=statement.as_dict()))
+
+    async def _renewed(self, letter: Rumor, news: NewOutputs) -> None:
+        order = next(order for old, order in self.orders if old.id == news.order)
+        _, result = self.results[news.order]
+        payment = order.payment.model_copy(update={"outputs": news.outputs})
+        again = order.model_copy(update={"payment": payment})
+        manners = replace(self.manners.locked, stale=False)
+        settled = await self.smith.settle(self.purse, letter.id, again, result, manners, news.order)
+        assert settled is not None
+        await self.say(order.reply, settled)
 
     async def _topup(self, letter: Rumor, topup: TopUp) -> None:
         if self.manners.refuse is not None:
@@ -284,9 +306,7 @@ class Counterpart:
     async def answer(self, letter: Rumor, order: Order) -> None:
         manners = self.manners
         if manners.refuse is not None:
-            manners.before_result()
-            problem = Problem(code=manners.refuse, message="not today")
-            await self.say(order.reply, Refused(order=letter.id, problem=problem))
+            await self._refuse(letter, order, manners.refuse)
             return
         if manners.silent:
             return
@@ -302,6 +322,8 @@ class Counterpart:
             await self._accept(letter, order, session, accepted)
         result = await self._result(letter, order, (held, fee_msat), accepted)
         self.results[letter.id] = (order.reply, result)
+        if manners.locked.settles_first:
+            await self._settle(letter, order, result)
         manners.before_result()
         if manners.by_stranger_too:
             forged = result.model_copy(update={"text": "forged", "sha256": _sha("forged")})
@@ -309,13 +331,47 @@ class Counterpart:
         await self.say(order.reply, result)
         if manners.twice:
             await self.say(order.reply, result)
+        if not manners.locked.settles_first:
+            await self._settle(letter, order, result)
+
+    async def _refuse(self, letter: Rumor, order: Order, code: str) -> None:
+        self.manners.before_result()
+        problem = Problem(code=code, message="not today")
+        release = self.smith.released(order, self.manners.locked)
+        if self.manners.locked.release == "taken":
+            assert await self.take(letter, order)
+        await self.say(order.reply, Refused(order=letter.id, problem=problem, release=release))
+
+    async def _settle(self, letter: Rumor, order: Order, result: Result) -> None:
+        """Have locked coins swapped, and say so."""
+        locked = isinstance(order.payment, LockedPayment) and not self.manners.locked.swaps_first
+        if not locked or (not result.cost_msat and self.manners.locked.release != "taken"):
+            return
+        settled = await self.smith.settle(self.purse, letter.id, order, result, self.manners.locked)
+        self.settled.set()
+        if settled is not None and settled.credit_msat:
+            self.credit(letter.pubkey, settled.credit_msat)
+            statement = (await self.statement(letter.pubkey)).as_dict()
+            settled = settled.model_copy(update={"statement": statement})
+        if settled is not None:
+            await self.say(order.reply, settled)
+
+    async def take(self, letter: Rumor, order: Order) -> bool:
+        """Swap locked coins without a word; were they still there?"""
+        token = parse_token(order.payment.token)  # type: ignore[union-attr]
+        return (await self.smith.swapped(self.purse, letter.id, token)).state == "DONE"
 
     async def _pay(self, letter: Rumor, order: Order) -> tuple[Token | None, int]:
         if isinstance(order.payment, AccountPayment):
             return None, 0
-        assert isinstance(order.payment, TokenPayment)
         token = parse_token(order.payment.token)
-        outcome = await self.purse.receive(letter.id, token)
+        if isinstance(order.payment, LockedPayment):
+            if not self.manners.locked.swaps_first:
+                fee = await self.smith.fee(self.purse, token)
+                return token, fee * unit_msat(token.unit) + self.manners.fee_extra_msat
+            outcome = await self.smith.swapped(self.purse, letter.id, token)
+        else:
+            outcome = await self.purse.receive(letter.id, token)
         if outcome.state != "DONE":
             problem = Problem(code="payment-token-spent", message="gone")
             await self.say(order.reply, Refused(order=letter.id, problem=problem))
@@ -376,13 +432,19 @@ class Counterpart:
         cost = 0 if manners.fail else cost_msat(self.model.price, usage) + manners.overcharge_msat
         if manners.charge_beyond_ceiling:
             cost = order.ceiling_msat + 1_000
-        change, credit = None, 0
-        if token is not None:
+        change, signed, release, credit = None, None, None, 0
+        if isinstance(order.payment, LockedPayment) and not manners.locked.swaps_first:
+            assert token is not None
+            if cost:
+                signed, credit = self.smith.promise(order, token, fee_msat + cost, manners.locked)
+            else:
+                release, fee_msat = self.smith.released(order, manners.locked), 0
+        elif token is not None:
             change, credit = await self._change(letter, token, fee_msat + cost)
         else:
             self.credit(letter.pubkey, -cost)
         statement = None
-        if (credit or token is None) and not manners.unstated:
+        if (credit or isinstance(order.payment, AccountPayment)) and not manners.unstated:
             self.credit(letter.pubkey, credit)
             statement = (await self.statement(letter.pubkey)).as_dict()
         receipt, details = await self._receipt(letter, order, usage, cost)
@@ -396,6 +458,8 @@ class Counterpart:
             cost_msat=cost,
             fee_msat=fee_msat,
             change=change,
+            signed=signed,
+            release=release,
             credit_msat=credit,
             statement=statement,
             accepted=accepted.as_dict(),
@@ -445,6 +509,8 @@ class Counterpart:
 
     async def say(self, reply: ReplyTo, message: Wire, *, by: Signer | None = None) -> None:
         """Send one message to a reply key, in parts if need be."""
+        if self.manners.mute:
+            return
         signer = by or self.identity
         now = self.now_s()
         whole = rumor(Draft(kinds.MESSAGE, message.as_json(), now), signer.pubkey)
@@ -471,12 +537,20 @@ def _bent(proof: Any) -> Any:
 
 @asynccontextmanager
 async def counterpart(
-    folder: Path, relay_url: str, mint_url: str, **manners: Any
+    folder: Path,
+    relay_url: str,
+    mint_url: str,
+    *,
+    before: Counterpart | None = None,
+    **manners: Any,
 ) -> AsyncIterator[Counterpart]:
-    """A provider that serves as long as the block lasts, with 200 sat of its own for change."""
+    """A provider that serves as long as the block lasts, with 200 sat of its own for change.
+
+    `before`: as it was before it was stopped, with another purse; it does not hear orders again.
+    """
     clock = SystemClock()
     keyring = LocalKeyring(clock)
-    identity = keyring.signer()
+    identity = before.identity if before is not None else keyring.signer()
     async with (
         SqliteStore.open(f"{folder}-counterpart.db", ("purse",)) as store,
         CashuMints() as mints,
@@ -488,6 +562,8 @@ async def counterpart(
         name = f"Bird {identity.pubkey[:8]}"
         bird = Counterpart(relays, keyring, identity, purse, relay_url, mint_url, name)
         bird.manners = Manners(**manners)
+        if before is not None:
+            bird.orders, bird.seq, bird.balances = before.orders, before.seq, before.balances
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(bird.serve())
             await _announced(bird)

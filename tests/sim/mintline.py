@@ -35,6 +35,11 @@ class MintLine:
         """See ports.Mint."""
         return URL
 
+    @property
+    def ahead_s(self) -> float | None:
+        """See ports.Mint; there is one clock in a simulation."""
+        return 0.0
+
     async def info(self) -> Mapping[str, Any]:
         """See ports.Mint."""
         return await self._call(lambda: self._mint.info)

@@ -97,6 +97,11 @@ class ForgetfulMint:
         """See ports.Mint."""
         return self._mint.url
 
+    @property
+    def ahead_s(self) -> float | None:
+        """See ports.Mint."""
+        return self._mint.ahead_s
+
     async def info(self) -> Mapping[str, Any]:
         """See ports.Mint."""
         return await self._mint.info()

@@ -56,9 +56,18 @@ CREATE TABLE dispute (
     created_at BIGINT NOT NULL
 );
 
+-- migration: 2
+
+-- Of an order that is over and was paid by locked coins: owed (they or their change are still to
+-- come), due (they came back; what the answer cost is to be paid from the account).
+ALTER TABLE purchase ADD COLUMN locked TEXT NOT NULL DEFAULT '';
+-- The order that a top-up pays for, by its rumor id.
+ALTER TABLE purchase ADD COLUMN pays TEXT NOT NULL DEFAULT '';
+CREATE INDEX purchase_owed ON purchase (n) WHERE locked <> '';
+
 -- name: purchase_reserve
-INSERT INTO purchase (what, provider, state, created_at, updated_at)
-VALUES (:what, :provider, 'reserved', :at, :at)
+INSERT INTO purchase (what, provider, state, pays, created_at, updated_at)
+VALUES (:what, :provider, 'reserved', :pays, :at, :at)
 RETURNING n;
 
 -- name: purchase_send
@@ -75,12 +84,25 @@ WHERE n = :n AND state IN ('sent', 'accepted');
 
 -- name: purchase_done
 UPDATE purchase SET state = :state, reply = :reply, breaches = :breaches, cost_msat = :cost_msat,
-    fee_msat = :fee_msat, code = :code, updated_at = :at
+    fee_msat = :fee_msat, code = :code, locked = :locked, updated_at = :at
 WHERE n = :n AND state = 'settling';
 
 -- name: purchase_fail
 UPDATE purchase SET state = 'failed', code = :code, updated_at = :at
 WHERE n = :n AND state IN ('reserved', 'sent', 'accepted');
+
+-- name: purchase_found
+UPDATE purchase SET breaches = :breaches, updated_at = :at WHERE n = :n;
+
+-- name: purchase_unlock
+UPDATE purchase SET locked = :locked, breaches = :breaches, updated_at = :at
+WHERE n = :n AND locked = :before;
+
+-- name: purchase_owed
+SELECT * FROM purchase WHERE locked <> '' ORDER BY n;
+
+-- name: purchase_paying
+SELECT * FROM purchase WHERE pays = :order ORDER BY n DESC;
 
 -- name: purchase_get
 SELECT * FROM purchase WHERE n = :n;
@@ -123,7 +145,8 @@ UPDATE purchase SET reply = :reply, breaches = :breaches, updated_at = :at
 WHERE n = :n AND state IN ('late', 'done');
 
 -- name: purchase_list
-SELECT n, what, id, provider, state, breaches, cost_msat, fee_msat, code, created_at FROM purchase
+SELECT n, what, id, provider, state, breaches, cost_msat, fee_msat, code, locked, created_at
+FROM purchase
 ORDER BY n DESC
 LIMIT :count;
 

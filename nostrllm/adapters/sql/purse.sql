@@ -114,6 +114,11 @@ SELECT y, mint, owner FROM proof
 WHERE state = 'sent'
 ORDER BY mint, owner, y;
 
+-- name: proof_locked
+SELECT owner, mint, unit, amount, secret FROM proof
+WHERE state = 'sent' AND secret LIKE '[%'
+ORDER BY owner, amount DESC, y;
+
 -- name: proof_balance
 SELECT mint, unit, SUM(amount) AS amount FROM proof
 WHERE state = 'free'
@@ -147,6 +152,10 @@ WHERE id = :id AND state = 'PREPARED';
 UPDATE operation SET state = :state, fee = :fee, code = :code, note = :note,
     finished_at = :finished_at
 WHERE id = :id AND state = 'PREPARED';
+
+-- name: operation_unused
+UPDATE operation SET state = 'REJECTED', code = '', note = 'unused', finished_at = :at
+WHERE id = :id AND kind = 'ladder' AND state = 'PREPARED';
 
 -- name: operation_reopen
 UPDATE operation SET state = 'PREPARED', code = '', note = '', finished_at = NULL

@@ -1,0 +1,400 @@
+"""Payment B against a provider who is honest with locked coins, and one who is not."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from nostrllm.client import ask
+from nostrllm.client import resume as resuming
+from nostrllm.client.quote import Quote
+from nostrllm.core.lock import parse_locked
+from nostrllm.errors import RemoteError, WorldError
+from nostrllm.service.client import Client
+from nostrllm.wire.announcement import Price
+from nostrllm.wire.order import LockedPayment
+from nostrllm.wire.token import parse_token
+from tests.mintclock import ClockedMint, clocked_mint
+from tests.roles.counterpart import Counterpart, counterpart
+from tests.roles.locksmith import Locksmithing
+
+TEXT = "Polly wants a cracker."
+FUND = 100
+#: No lock is longer when an answer is due within a minute.
+LOCKED_S = 7_300
+DAY_S = 86_400
+
+
+@asynccontextmanager
+async def both(
+    tmp_path: Path, relay_url: str, mint_url: str, **locksmithing: Any
+) -> AsyncIterator[tuple[Client, Counterpart]]:
+    """A client with 100 sat and a provider with these manners."""
+    async with (
+        counterpart(
+            tmp_path / "bird", relay_url, mint_url, locked=Locksmithing(**locksmithing)
+        ) as bird,
+        Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
+    ):
+        quote = await client.wallet.fund(FUND, mint=mint_url)
+        assert await client.wallet.claim(quote.quote, wait_s=10) is not None
+        yield client, bird
+
+
+async def held(client: Client) -> int:
+    """Sats in the wallet."""
+    return sum((await client.wallet.balance()).values())
+
+
+async def row(client: Client) -> dict[str, Any]:
+    """The last purchase."""
+    [found] = await client._world.store.read("purchase_list", count=1)
+    return dict(found)
+
+
+@pytest.fixture(scope="module")
+def clocked(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ClockedMint]:
+    """A mint whose clock can be set; one for all tests here."""
+    pytest.importorskip("cashu")
+    with clocked_mint(tmp_path_factory.mktemp("clocked")) as mint:
+        yield mint
+
+
+@pytest.fixture
+async def mint(clocked: ClockedMint) -> ClockedMint:
+    """It, with the right time."""
+    await clocked.ahead(0)
+    return clocked
+
+
+@pytest.fixture
+def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is waited for."""
+    monkeypatch.setattr(ask, "QUERY_S", 0.2)
+    monkeypatch.setitem(resuming.resume.__kwdefaults__ or {}, "wait_s", 0.6)
+    monkeypatch.setattr(resuming, "LATE_S", 0)
+
+
+async def test_an_answer_is_paid_by_locked_coins(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        quotes: list[Quote] = []
+        before = int(time.time())
+        answer = client.ask("Speak!", provider=bird.pubkey, pay="locked", on_quote=quotes.append)
+        pieces = [piece async for piece in answer]
+        assert "".join(pieces) == TEXT
+        result = await answer.settled(10)
+        assert (result.breaches, result.pending_msat) == ((), 0)
+        paid = quotes[0].amount * 1_000
+        spent = result.cost_msat + result.fee_msat
+        assert paid == spent + result.change_msat + result.credit_msat
+        assert FUND - 3 <= await held(client) < FUND
+        payment = bird.orders[0][1].payment
+        assert isinstance(payment, LockedPayment)
+        locks = [parse_locked(proof.secret) for proof in parse_token(payment.token).proofs]
+        assert {lock.key for lock in locks} == {bird.smith.key}
+        [locktime] = {lock.locktime for lock in locks}
+        assert locktime % 3_600 == 0
+        assert bird.orders[0][1].deadline + 3_600 <= locktime <= before + 86_400
+        assert await client._world.purse.locked() == {}
+        assert await client._world.purse.pending() == []
+        assert result.accepted is not None
+        assert (await row(client))["state"] == "done"
+
+
+# how the change comes, and how it does not
+
+
+async def test_signatures_may_overtake_the_result(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url, settles_first=True) as (client, bird):
+        result = await client.ask("?", provider=bird.pubkey, pay="locked").settled(10)
+        assert (result.breaches, result.pending_msat) == ((), 0)
+        assert await held(client) >= FUND - 3
+
+
+async def test_the_answer_does_not_wait_for_the_mint(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url, tells_nothing=True) as (client, bird):
+        answer = client.ask("?", provider=bird.pubkey, pay="locked")
+        result = await answer.done()
+        assert (result.text, result.breaches) == (TEXT, ())
+        assert result.pending_msat == result.change_msat > 0
+        assert ((await row(client))["state"], (await row(client))["locked"]) == ("done", "owed")
+        assert (await client.purchases(1))[0].open
+    async with Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client:
+        bird.manners.deaf = True  # the mint is enough
+        await client.resume()
+        assert await held(client) >= FUND - 3
+        assert (await row(client))["locked"] == ""
+        assert await client.late() == []
+
+
+async def test_swapped_first_the_change_is_a_token(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url, swaps_first=True) as (client, bird):
+        result = await client.ask("?", provider=bird.pubkey, pay="locked").done()
+        assert (result.breaches, result.pending_msat) == ((), 0)
+        assert result.change_msat > 0
+        assert await held(client) >= FUND - 4
+        assert (await row(client))["locked"] == ""
+        assert await client._world.purse.pending() == []
+        assert await client._world.purse.locked() == {}
+
+
+async def test_all_change_as_credit(tmp_path: Path, relay_url: str, mint_url: str) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        wishes: dict[str, Any] = {"pay": "locked", "change": "account"}
+        result = await client.ask("?", provider=bird.pubkey, **wishes).done()
+        assert (result.breaches, result.change_msat, result.pending_msat) == ((), 0, 0)
+        payment = bird.orders[0][1].payment
+        assert isinstance(payment, LockedPayment)
+        assert payment.outputs == []
+        assert (await row(client))["locked"] == "owed"
+        await bird.settled.wait()
+        await client.resume()
+        assert (await row(client))["locked"] == ""
+        assert await client._world.purse.locked() == {}
+
+
+@pytest.mark.parametrize(
+    ("locksmithing", "breach"),
+    [
+        ({"forges": True}, "signatures-invalid"),
+        ({"signs_less": 3}, "change-short"),
+        ({"promises_less": 3}, "change-short"),
+        ({"credits": True}, "change-withheld"),
+    ],
+)
+async def test_change_that_is_not_as_promised(
+    locksmithing: dict[str, Any], breach: str, tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url, **locksmithing) as (client, bird):
+        result = await client.ask("?", provider=bird.pubkey, pay="locked").settled(10)
+        assert (result.breaches, result.pending_msat) == ((breach,), 0)
+        assert (await row(client))["breaches"] == breach
+        back = result.change_msat // 1_000 if breach == "change-withheld" else 0
+        assert await held(client) + back >= FUND - 3 - 3
+
+
+async def test_what_is_not_handed_over_is_found_at_the_mint(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url, hands_less=1) as (client, bird):
+        result = await client.ask("?", provider=bird.pubkey, pay="locked").settled(10)
+        assert (result.breaches, result.pending_msat) == ((), 0)
+        assert await held(client) >= FUND - 3
+
+
+async def test_a_swap_without_our_outputs_is_a_breach_after_the_locktime(
+    tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    rude = {"without_ladder": True, "tells_nothing": True}
+    async with both(tmp_path, relay_url, mint.url, **rude) as (client, bird):
+        assert (await client.ask("?", provider=bird.pubkey, pay="locked").done()).breaches == ()
+        await bird.settled.wait()
+    async with Client(state=tmp_path / "client", relays=[relay_url], mint=mint.url) as client:
+        await client.resume()
+        assert ((await row(client))["breaches"], (await row(client))["locked"]) == ("", "owed")
+        await mint.ahead(LOCKED_S)
+        await client.resume()
+        found = await row(client)
+        assert (found["breaches"], found["locked"]) == ("change-unsigned", "")
+
+
+# the provider never takes them
+
+
+async def test_what_is_never_settled_comes_back_and_is_paid_from_the_account(
+    tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    async with both(tmp_path, relay_url, mint.url, never_settles=True) as (client, old):
+        result = await client.ask("?", provider=old.pubkey, pay="locked").done()
+        assert result.breaches == ()
+        left = await held(client)
+    async with (
+        Client(state=tmp_path / "client", relays=[relay_url], mint=mint.url) as client,
+        # its orders are stored, and not heard again
+        counterpart(tmp_path / "again", relay_url, mint.url, before=old) as bird,
+    ):
+        for ahead_s in (0, LOCKED_S):  # he has another day, as he gave an answer
+            await mint.ahead(ahead_s)
+            await client.resume()
+            assert (await held(client), (await row(client))["locked"]) == (left, "owed")
+        await mint.ahead(LOCKED_S + DAY_S)
+        await client.resume()
+        assert await held(client) > left
+        assert (await row(client))["locked"] == "due"
+        await client.resume()
+        topup, order = await client.purchases(2)
+        assert (topup.what, topup.state) == ("topup", "done")
+        assert (order.order_id, order.locked, order.breaches) == (result.order_id, "", ())
+        assert sum(bird.balances.values()) >= result.cost_msat
+        await client.resume()
+        assert len(await client.purchases(9)) == 2
+        assert await client._world.purse.locked() == {}
+        assert await client._world.purse.pending() == []
+
+
+async def test_silence_ends_with_the_locktime(
+    tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    async with both(tmp_path, relay_url, mint.url) as (client, bird):
+        bird.manners.silent = True
+        with pytest.raises(WorldError, match="locked until"):
+            await client.ask("?", provider=bird.pubkey, pay="locked", deadline_s=1.0).done()
+        left = await held(client)
+        assert left < FUND - 3
+        await client.resume()
+        assert ((await row(client))["state"], await held(client)) == ("sent", left)
+        await mint.ahead(LOCKED_S)
+        await client.resume()
+        found = await row(client)
+        assert (found["state"], found["code"]) == ("failed", "provider-silent")
+        assert await held(client) >= FUND - 3
+        assert await client._world.purse.pending() == []
+        tries = [one["state"] for one in await client.wallet.history() if ":reclaim" in one["id"]]
+        assert tries == ["DONE"]  # nothing was tried before its time
+
+
+async def test_a_lost_result_leaves_the_change(
+    tmp_path: Path, relay_url: str, mint_url: str, hasty: None
+) -> None:
+    """He worked, settled, and nothing of it was heard."""
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        bird.manners.mute = True
+        with pytest.raises(WorldError):
+            await client.ask("?", provider=bird.pubkey, pay="locked", deadline_s=1.0).done()
+        await bird.settled.wait()
+        before = await held(client)
+        await client.resume()
+        assert await held(client) > before
+        assert (await row(client))["state"] == "sent"
+        bird.manners.mute = False
+        [late] = await client.resume()
+        assert (late.text, late.breaches) == (TEXT, ())
+        assert (await row(client))["locked"] == ""
+        assert await held(client) >= FUND - 3
+
+
+async def test_days_later_the_mint_is_enough(
+    tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    """Nothing was heard, nobody is there any more, and the locktime is long past."""
+    async with both(tmp_path, relay_url, mint.url) as (client, bird):
+        bird.manners.mute = True
+        with pytest.raises(WorldError):
+            await client.ask("?", provider=bird.pubkey, pay="locked", deadline_s=1.0).done()
+        await bird.settled.wait()
+    await mint.ahead(LOCKED_S + 5 * DAY_S)
+    async with Client(state=tmp_path / "client", relays=[relay_url], mint=mint.url) as client:
+        await client.resume()
+        assert await held(client) >= FUND - 3
+        assert await client._world.purse.locked() == {}
+
+
+async def test_at_the_locktime_the_mint_decides_who_was_first(
+    tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    async with both(tmp_path, relay_url, mint.url) as (client, bird):
+        bird.manners.take_and_be_silent = True
+        for _ in range(3):
+            before = await held(client)
+            with pytest.raises(WorldError):
+                await client.ask("?", provider=bird.pubkey, pay="locked", deadline_s=1.0).done()
+            out = before - await held(client)
+            letter, order = bird.orders[-1]
+            await mint.ahead(LOCKED_S)
+            taking = asyncio.create_task(bird.take(letter, order))
+            await client.resume()
+            taken = await taking
+            again = await held(client) - before + out
+            assert again == 0 if taken else again >= out - 2, (taken, again, out)
+            await mint.ahead(0)
+
+
+# what was released
+
+
+@pytest.mark.parametrize("how", ["refused", "failed"])
+async def test_what_was_released_is_back_at_once(
+    how: str, tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        if how == "refused":
+            bird.manners.refuse = "busy"
+        else:
+            bird.manners.fail = "generation-failed"
+        with pytest.raises(RemoteError) as caught:
+            await client.ask("?", provider=bird.pubkey, pay="locked").done()
+        assert caught.value.code == ("busy" if how == "refused" else "generation-failed")
+        assert "back" not in caught.value.message
+        assert await held(client) >= FUND - 2
+        found = await row(client)
+        assert found["state"] == ("failed" if how == "refused" else "done")
+        assert (found["locked"], found["breaches"]) == ("", "")
+        assert await client._world.purse.pending() == []
+        assert await client._world.purse.locked() == {}
+
+
+async def test_what_is_free_is_released(tmp_path: Path, relay_url: str, mint_url: str) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        bird.model = bird.model.model_copy(update={"price": Price(input=0, output=0)})
+        await bird.announce()
+        result = await client.ask("?", provider=bird.pubkey, pay="locked").done()
+        assert (result.text, result.cost_msat, result.breaches) == (TEXT, 0, ())
+        assert result.pending_msat == 0
+        assert await held(client) >= FUND - 2
+
+
+@pytest.mark.parametrize("release", ["missing", "forged"])
+@pytest.mark.parametrize("how", ["refused", "failed"])
+async def test_without_a_true_release_they_come_back_after_the_locktime(
+    how: str, release: str, tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    async with both(tmp_path, relay_url, mint.url, release=release) as (client, bird):
+        if how == "refused":
+            bird.manners.refuse = "busy"
+        else:
+            bird.manners.fail = "generation-failed"
+        with pytest.raises(RemoteError) as caught:
+            await client.ask("?", provider=bird.pubkey, pay="locked", deadline_s=1.0).done()
+        assert ("locked until" in caught.value.message) == (how == "refused")
+        assert ("release-invalid" in caught.value.message) == (how == "failed")
+        assert (await client.purchases(1))[0].open
+        await mint.ahead(LOCKED_S)
+        await client._world.mints.at(mint.url).states(["02" + "11" * 32])  # what time is it?
+        await client.resume()
+        assert await held(client) >= FUND - 3
+        found = await row(client)
+        wrong = "" if (how, release) == ("refused", "missing") else "release-invalid"
+        assert (found["locked"], found["breaches"]) == ("", wrong)
+        assert not (await client.purchases(1))[0].open
+
+
+@pytest.mark.parametrize("how", ["refused", "failed"])
+async def test_a_release_of_what_is_taken_is_none(
+    how: str, tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    async with both(tmp_path, relay_url, mint.url, release="taken") as (client, bird):
+        if how == "refused":
+            bird.manners.refuse = "busy"
+        else:
+            bird.manners.fail = "generation-failed"
+        bird.manners.locked.settles_first = True
+        with pytest.raises(RemoteError, match=r"not back yet|release-invalid"):
+            await client.ask("?", provider=bird.pubkey, pay="locked", deadline_s=1.0).done()
+        await mint.ahead(LOCKED_S)
+        await client.resume()
+        assert "release-invalid" in (await row(client))["breaches"]
+        assert await client._world.purse.locked() == {}
