@@ -222,6 +222,23 @@ def refunded(
     )
 
 
+def invoice_paid(
+    owner: str, pubkey: str, place: str, held_msat: int, paid_msat: int, fee_msat: int
+) -> Postings:
+    """A held part of a balance paid an invoice of the client's; all that it cost is his.
+
+    What it cost beyond the hold is ours to bear; what is left of the hold goes back.
+    """
+    cost_msat = paid_msat + fee_msat
+    ours_msat = max(0, cost_msat - held_msat)
+    return balanced(
+        (order(owner), held_msat),
+        (place, -cost_msat),
+        ("fees", ours_msat),
+        (account(pubkey), cost_msat - ours_msat - held_msat),
+    )
+
+
 def change_spent(owner: str, place: str, change_msat: int) -> Postings:
     """The mint says the coins given away are spent: they are no longer ours in any sense."""
     return balanced((change(owner), change_msat), (place, -change_msat))

@@ -27,6 +27,7 @@ from typing import Final
 
 from nostrllm.core import ledger
 from nostrllm.core.order import Settlement
+from nostrllm.provider import audit_lightning
 from nostrllm.provider.books import (
     Books,
     Coin,
@@ -81,8 +82,9 @@ def audit(books: Books) -> list[Check]:
     transfers = {
         key: want for row in books.transfers.values() for key, want in _of_transfer(books, row)
     }
+    invoices = {key: Wanted(lines) for key, lines in audit_lightning.sets(books)}
     payouts = dict(_of_withdrawals(books))
-    wanted = orders | transfers | payouts
+    wanted = orders | transfers | invoices | payouts
     return [
         Check("every row can be read", books.rows, tuple(books.odd[:FAULTS_SHOWN]), len(books.odd)),
         checked("every set of postings sums to zero", starmap(_zero, books.sets.items())),
@@ -91,6 +93,8 @@ def audit(books: Books) -> list[Check]:
         checked("orders add up", map(_adds_up, books.orders.values())),
         checked("orders are booked as they ended", _booked(books, orders)),
         checked("top-ups and refunds are booked as they ended", _booked(books, transfers)),
+        checked("invoices have a state that can be", audit_lightning.forms(books)),
+        checked("invoices are booked as they ended", _booked(books, invoices)),
         checked("withdrawals are booked", _booked(books, payouts)),
         checked("what was pending is posted or void, once and when it is over", _pending(books)),
         checked("every set belongs to something", (_owned(key, wanted) for key in books.sets)),
@@ -224,6 +228,7 @@ def _pending(books: Books) -> Iterator[str | None]:
     """The rule of core/ledger: each pending set has one end, once it is over and not before."""
     over = {row.id: row.settled for row in books.orders.values()}
     over |= {row.id: row.state != "pending" for row in books.transfers.values()}
+    over |= {row.id: row.over for row in books.melts.values()}
     kinds: dict[str, list[str]] = {}
     for name in books.sets:
         kind, _, owner = name.partition(":")
@@ -267,6 +272,8 @@ def _operations(books: Books) -> Iterator[str | None]:
         msat = row.msat if row.state == "done" else None
         if kind == "receive" or row.id in books.operations or row.state == "done":
             yield _matches(books, row.id, (kind, ends.get(row.state, "")), msat)
+    for due in audit_lightning.operations(books):
+        yield _matches(books, due.op_id, (due.kind, due.end), due.msat)
 
 
 def _matches(books: Books, op_id: str, wanted: tuple[str, str], net_msat: int | None) -> str | None:

@@ -69,6 +69,39 @@ class TransferRow:
 
 
 @dataclass(frozen=True, slots=True)
+class DepositRow:
+    """An invoice that fills an account."""
+
+    id: str
+    author: str
+    state: str
+    mint: str
+    unit: str
+    quote: str
+    msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class MeltRow:
+    """An invoice that an account pays, for so much at most, and what it cost in the end."""
+
+    id: str
+    author: str
+    state: str
+    mint: str
+    unit: str
+    msat: int
+    held_msat: int
+    paid_msat: int
+    fee_msat: int
+
+    @property
+    def over(self) -> bool:
+        """Is it paid, or will it never be?"""
+        return self.state in ("done", "refused")
+
+
+@dataclass(frozen=True, slots=True)
 class Coin:
     """A proof of ours. `proof` is it as the mint takes it; `named`: its Y is that of its secret."""
 
@@ -108,6 +141,8 @@ class Books:
 
     orders: dict[str, OrderRow] = field(default_factory=dict)
     transfers: dict[str, TransferRow] = field(default_factory=dict)
+    deposits: dict[str, DepositRow] = field(default_factory=dict)
+    melts: dict[str, MeltRow] = field(default_factory=dict)
     accounts: dict[str, int] = field(default_factory=dict)
     sets: dict[str, dict[str, int]] = field(default_factory=dict)
     coins: list[Coin] = field(default_factory=list)
@@ -131,6 +166,8 @@ async def read_books(store: Store) -> Books:
     for name, table, read in (
         ("orders_all", "order", _order),
         ("transfers_all", "transfer", _transfer),
+        ("deposits_all", "invoice", _deposit),
+        ("melts_all", "payment", _melt),
         ("accounts_all", "account", _account),
         ("postings_all", "posting", _posting),
         ("audit_proofs", "coin", _coin),
@@ -190,6 +227,26 @@ def _transfer(books: Books, row: Row) -> None:
     )
 
 
+def _deposit(books: Books, row: Row) -> None:
+    unit_msat(_text(row, "unit"))
+    names = ("id", "author", "state", "mint", "unit", "quote")
+    books.deposits[_text(row, "id")] = DepositRow(
+        **{name: _text(row, name) for name in names}, msat=_whole(row, "msat")
+    )
+
+
+def _melt(books: Books, row: Row) -> None:
+    unit_msat(_text(row, "unit"))
+    texts = {name: _text(row, name) for name in ("id", "author", "state", "mint", "unit")}
+    books.melts[_text(row, "id")] = MeltRow(
+        **texts,
+        msat=_whole(row, "msat"),
+        held_msat=_whole(row, "held_msat"),
+        paid_msat=_whole(row, "paid_msat"),
+        fee_msat=_whole(row, "fee_msat"),
+    )
+
+
 def _account(books: Books, row: Row) -> None:
     books.accounts[_text(row, "pubkey")] = _whole(row, "balance_msat")
 
@@ -237,9 +294,9 @@ def _claim(books: Books, row: Row) -> None:
 
 
 def withdrawals(books: Books) -> Iterator[OperationRow]:
-    """The owner's withdrawals, in any state."""
+    """The owner's withdrawals, by token or by Lightning, in any state."""
     for row in books.operations.values():
-        if row.id.startswith(WITHDRAWAL) and row.kind == "send":
+        if row.id.startswith(WITHDRAWAL) and row.kind in ("send", "melt"):
             yield row
 
 

@@ -23,7 +23,10 @@ from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Admission, Letter, Wish
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.conduct import Conduct
+from nostrllm.provider.deposits import Deposits
 from nostrllm.provider.inbox import Inbox
+from nostrllm.provider.lightning import Lightning
+from nostrllm.provider.melts import Melts
 from nostrllm.provider.payments import Payments
 from nostrllm.provider.recover import Recovery
 from nostrllm.provider.reply import Address, Letterbox
@@ -76,11 +79,15 @@ class Daemon:
         requests = Requests(world, shop, payee)
         self._payments = Payments(world, shop, self._accounts, self._letterbox, requests, payee)
         self._payments.on_paid = self._take_up
+        deposits = Deposits(world, shop, self._accounts, self._letterbox, self.conduct)
+        melts = Melts(world, self._accounts, self._letterbox)
+        self.lightning = Lightning(world, self._letterbox, deposits, melts)
         self.talk = Talk(
             world,
             shop,
             self.announcer,
             self._accounts,
+            self.lightning,
             self._counter,
             self._letterbox,
             requests,
@@ -114,6 +121,8 @@ class Daemon:
                     self.announcer.run,
                     self.announcer.watch,
                     self.recovery.run,
+                    self.lightning.deposits.run,
+                    self.lightning.melts.run,
                 )
             ]
             async with asyncio.TaskGroup() as announcing:
@@ -231,20 +240,27 @@ class Daemon:
             await self._letterbox.send_again(letter.id)
         return bool(rows)
 
-    async def _order(self, wish: Wish) -> None:
+    async def _order(self, wish: Wish, invoice: str | None = None) -> None:
         if self.announcer.usurped:
             raise RemoteError("this key sells elsewhere now", code="busy")
         self._counter.check_room()
-        await self._counter.serve(await self._admission.admit(wish))
+        job = await self._admission.admit(wish)
+        await self._counter.serve(self.lightning.with_invoice(wish.letter, job, invoice))
+        if invoice is not None:
+            self.lightning.melts.wake()
 
     async def _handle_message(self, letter: Letter) -> None:
         message = wire.parse_from_client(letter.text)
         letter = letter.to(self._address(letter, message.reply))
         match message:
             case wire.Order():
-                await self._order(self._admission.wish(letter, message))
-            case wire.TopUp():
-                await self._accounts.top_up(letter, message.token)
+                await self._order(self._admission.wish(letter, message), message.invoice)
+            case wire.TopUp(token=str(token)):
+                await self._accounts.top_up(letter, token)
+            case wire.TopUp(lightning_msat=int(msat)):
+                await self.lightning.deposits.ask(letter, msat)
+            case wire.Refund(invoice=str(invoice)):
+                await self.lightning.melts.refund(letter, invoice)
             case wire.Refund():
                 await self._accounts.refund(letter)
             case wire.Cancel():
@@ -265,6 +281,8 @@ class Daemon:
         store = self._world.store
         rows = await store.read("order_get", id=order_id or "")
         rows = rows or await store.read("transfer_get", id=order_id or "")
+        if not rows and (row := await self.lightning.row(order_id or "")) is not None:
+            rows = [row]
         if not rows or rows[0]["author"] != letter.author:
             return None
         return "running" if self._counter.runs(order_id or "") else str(rows[0]["state"])
@@ -288,6 +306,7 @@ class Daemon:
             state = await self._own_order(letter, query.order) or "unknown"
             if state in ("settled", "closed", "done", "refused"):
                 await self._letterbox.send_again(query.order or "")
+                await self.lightning.send_again(query.order or "")
         answer = wire.Answer(
             to=letter.id,
             balance_msat=await self._accounts.balance_msat(letter.author),

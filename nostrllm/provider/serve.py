@@ -21,6 +21,7 @@ from nostrllm.ports import Conflict, Signer, Write
 from nostrllm.provider.admit import Letter
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.generate import Brake, generate
+from nostrllm.provider.invoices import used_before
 from nostrllm.provider.reply import Address, Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
@@ -126,7 +127,7 @@ class Counter:
         False when there is such an order already. Raises RemoteError or StoreError if not stored.
         """
         now = self._world.now_s()
-        writes = [job.ticket.insert(now)]
+        writes = [job.ticket.insert(now), *job.beside]
         if job.plan is not None:
             writes += job.plan.writes
         else:
@@ -282,6 +283,8 @@ def _claimed(conflict: Conflict) -> RemoteError:
     """Why the coins or the balance cannot pay for this order."""
     if conflict.name == "account_take":
         return RemoteError("your balance changed meanwhile", code="account-insufficient")
+    if conflict.name == "melt_insert":
+        return used_before()
     message = "these coins were used here before"
     return RemoteError(message, code="payment-token-spent", fraud="replay")
 

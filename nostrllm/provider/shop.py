@@ -11,7 +11,7 @@ from nostrllm.purse import Purse
 from nostrllm.wire.announcement import Limits, ModelOffer, Terms
 
 #: The parts of the store that a provider needs, in the order in which their tables are made.
-STORE_PARTS: Final = ("purse", "provider", "ledger", "conduct", "requests")
+STORE_PARTS: Final = ("purse", "provider", "ledger", "conduct", "requests", "lightning")
 
 
 @dataclass(frozen=True, slots=True)

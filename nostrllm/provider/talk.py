@@ -17,6 +17,7 @@ from nostrllm.ports import Row, Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Letter, Wish
 from nostrllm.provider.announce import Announcer
+from nostrllm.provider.lightning import Lightning
 from nostrllm.provider.reply import RESULT_KEEP_S, Letterbox
 from nostrllm.provider.requests import Requests
 from nostrllm.provider.serve import Counter
@@ -91,6 +92,7 @@ class Talk:
         shop: Shop,
         announcer: Announcer,
         accounts: Accounts,
+        lightning: Lightning,
         counter: Counter,
         letterbox: Letterbox,
         requests: Requests,
@@ -100,6 +102,7 @@ class Talk:
         self._shop = shop
         self._announcer = announcer
         self._accounts = accounts
+        self._lightning = lightning
         self._counter = counter
         self._letterbox = letterbox
         self._requests = requests
@@ -300,6 +303,10 @@ class Talk:
         if said.tokens:
             await self._accounts.top_up(letter, said.tokens[0])
             return []
+        invoice = chat.lightning_amount(said.argument)
+        if invoice is not None:
+            await self._lightning.deposits.ask(letter, invoice * MSAT_PER_SAT)
+            return []
         amount = chat.parse_sats(said.argument) if said.argument else 0
         worth = await self._accounts.balance_msat(letter.author) + amount * MSAT_PER_SAT
         if worth > self._shop.balance_msat_max:
@@ -319,7 +326,10 @@ class Talk:
             creqb.encode_request(request),
         ]
 
-    async def _refund(self, letter: Letter, _said: chat.Chat) -> Texts:
+    async def _refund(self, letter: Letter, said: chat.Chat) -> Texts:
+        if said.argument:
+            await self._lightning.melts.refund(letter, chat.invoice_in(said.argument))
+            return []
         await self._accounts.refund(letter)
         return []
 

@@ -114,6 +114,7 @@ class Job:
 
     `plan` is the swap to run first, None when an account pays; `payment` names what pays in the
     signed acceptance. `body` is what the engine is asked, `said_at` when the client wrote.
+    `beside` is committed with the order.
     """
 
     ticket: Ticket
@@ -126,6 +127,7 @@ class Job:
     end_by: int | None = None
     chunk_s: float | None = None
     said_at: int = 0
+    beside: tuple[Write, ...] = ()
 
     @property
     def id(self) -> str:

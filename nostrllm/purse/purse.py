@@ -348,8 +348,10 @@ class Purse:
         """Stored quotes whose coins were not issued to us yet, oldest first."""
         return await self._till.store.read("quote_open")
 
-    async def claim_quote(self, quote_id: str, *, wait_s: float = 0.0) -> Outcome:
-        """Turn a paid quote into coins; waits up to `wait_s` for its payment.
+    async def claim_quote(
+        self, quote_id: str, then: Then = nothing, *, wait_s: float = 0.0
+    ) -> Outcome:
+        """Turn a paid quote into coins; waits up to `wait_s` for its payment. `then` as in `run`.
 
         PREPARED with code `payment-pending` while it is not paid; REJECTED if its coins were issued
         to somebody else (or to this seed before a backup: `scan` finds them).
@@ -364,7 +366,7 @@ class Purse:
                         return _unclaimed(row, state)
                     self._driver.planned(name, await fund.place(self._till, row))
         issued = Write("quote_mark", {"id": quote_id, "state": "ISSUED"})
-        return await self.run(name, lambda outcome: [issued])
+        return await self.run(name, lambda outcome: [issued, *then(outcome)])
 
     async def quote_melt(self, mint: str, unit: str, invoice: str) -> MeltQuote:
         """What a mint asks for paying an invoice; nothing is stored.

@@ -5,7 +5,7 @@ Of any length: NIP-19 and NUT-26 lift the 90 characters that Bitcoin allows.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Final
 
 from nostrllm.errors import RemoteError
@@ -23,13 +23,17 @@ _CHECKSUM: Final = 6
 def encode(prefix: str, data: bytes, *, modified: bool) -> str:
     """`data` in lower case; `modified` for Bech32m."""
     values = _regroup(data, 8, 5)
-    return f"{prefix}1" + "".join(
-        _ALPHABET[value] for value in [*values, *_checksum(prefix, values, modified=modified)]
-    )
+    return encode_words(prefix, values, modified=modified)
 
 
-def decode(text: str, *, modified: bool) -> tuple[str, bytes]:
-    """Prefix and bytes of a text that is all lower or all upper case. Raises RemoteError."""
+def encode_words(prefix: str, words: Sequence[int], *, modified: bool) -> str:
+    """Words of five bits each."""
+    checked = [*words, *_checksum(prefix, words, modified=modified)]
+    return f"{prefix}1" + "".join(_ALPHABET[word] for word in checked)
+
+
+def decode_words(text: str, *, modified: bool) -> tuple[str, list[int]]:
+    """Prefix and words of a text that is all lower or all upper case. Raises RemoteError."""
     if len(text) > TEXT_CHARS_MAX or not text.isascii():
         raise RemoteError("the text is too long, or not of this alphabet")
     if text not in (text.lower(), text.upper()):
@@ -41,6 +45,12 @@ def decode(text: str, *, modified: bool) -> tuple[str, bytes]:
     body, checksum = values[:-_CHECKSUM], values[-_CHECKSUM:]
     if checksum != _checksum(prefix, body, modified=modified):
         raise RemoteError("the checksum is wrong")
+    return prefix, body
+
+
+def decode(text: str, *, modified: bool) -> tuple[str, bytes]:
+    """Prefix and bytes, of which the words are made. Raises RemoteError."""
+    prefix, body = decode_words(text, modified=modified)
     padding = len(body) * 5 % 8
     if padding > 4 or (body and body[-1] & ((1 << padding) - 1)):
         raise RemoteError("the text has bits after its end")

@@ -6,6 +6,7 @@ the prompt. Everything a provider writes back is made here too, so that its tone
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
@@ -30,9 +31,10 @@ COMMANDS: Final = {
     "price": "[model]: the price in full",
     "model": "<id>: choose the model of this conversation",
     "balance": "what is left in your account",
-    "topup": "<token>: put a token into your account; [sat]: a payment request for that",
+    "topup": "<token>: put a token into your account; [sat]: a payment request for that; "
+    "<sat> lightning: a Lightning invoice",
     "qr": "your last payment request in the form for a QR code",
-    "refund": "your balance back as a token",
+    "refund": "your balance back as a token; <invoice>: a Lightning invoice paid from it",
     "change": "the last change once more",
     "cancel": "stop the answer that is being written",
     "status": "how your last question stands",
@@ -67,6 +69,22 @@ def parse_chat(text: str) -> Chat:
     argument = words[1] if len(words) > 1 else ""
     known = name if name in COMMANDS else ""
     return Chat(known, argument.strip(), tuple(tokens), "")
+
+
+def lightning_amount(argument: str) -> int | None:
+    """The sat of `/topup 1000 lightning`; None for any other argument."""
+    found = _LIGHTNING.fullmatch(argument.lower())
+    return None if found is None else int(found[1] or found[2])
+
+
+_LIGHTNING: Final = re.compile(
+    r"([0-9]{1,15})\s*(?:sats?)?\s+lightning|lightning\s+([0-9]{1,15})\s*(?:sats?)?"
+)
+
+
+def invoice_in(argument: str) -> str:
+    """What stands for an invoice behind `/refund`, without the scheme that wallets copy with it."""
+    return argument.strip().removeprefix("lightning:").removeprefix("LIGHTNING:")
 
 
 #: A token is long; a text with one may be longer than a question.

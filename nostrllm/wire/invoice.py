@@ -13,27 +13,24 @@ from dataclasses import dataclass
 from typing import Final, NoReturn
 
 from nostrllm.errors import RemoteError
+from nostrllm.wire import bech32
 from nostrllm.wire.message import MSAT_MAX
-
-#: Characters of an invoice; those with many route hints have some 2,000.
-CHARS_MAX: Final = 4_096
+from nostrllm.wire.order import INVOICE_CHARS_MAX
 
 #: Seconds that an invoice is good for when it does not say.
 EXPIRY_S: Final = 3_600
 
 _TIME_MAX: Final = 1 << 40
-_ALPHABET: Final = "qpzry9x8gf2tvdw0s3jn54khce6mua7l"
-_VALUES: Final = {letter: value for value, letter in enumerate(_ALPHABET)}
-_GENERATORS: Final = (0x3B6A57B2, 0x26508E6D, 0x1EA119FA, 0x3D4233DD, 0x2A1462B3)
 _PREFIX: Final = re.compile(r"ln(bcrt|bc|tbs|tb|sb)(?:([1-9][0-9]{0,17})([munp]?))?", re.ASCII)
 
 #: Tenths of a msat in one of each multiplier.
 _TENTHS: Final = {"": 10**12, "m": 10**9, "u": 10**6, "n": 10**3, "p": 1}
 
-#: Words of five bits: timestamp, signature, checksum, and a hash of 256 bits.
-_STAMP, _SIGNATURE, _CHECKSUM, _HASH = 7, 104, 6, 52
-_HASH_TAG: Final = _VALUES["p"]
-_EXPIRY_TAG: Final = _VALUES["x"]
+#: Words of five bits: timestamp, signature, and a hash of 256 bits.
+_STAMP, _SIGNATURE, _HASH = 7, 104, 52
+
+#: The tags `p` and `x`.
+_HASH_TAG, _EXPIRY_TAG = 1, 6
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +58,12 @@ def parse_invoice(text: str) -> Invoice:
 
     Raises RemoteError `payment-invoice-invalid`.
     """
-    text, prefix, words = _bech32(text)
+    if len(text) > INVOICE_CHARS_MAX:
+        _refuse("it is too long")
+    try:
+        prefix, words = bech32.decode_words(text, modified=False)
+    except RemoteError as error:
+        _refuse(error.message)
     found = _PREFIX.fullmatch(prefix)
     if found is None:
         _refuse("its prefix or amount has a wrong form")
@@ -77,7 +79,8 @@ def parse_invoice(text: str) -> Invoice:
         _refuse("its expiry is out of range")
     amount_msat = None if found[2] is None else _msat(int(found[2]), found[3])
     payment_hash = f"{_number(hashes[0]) >> 4:064x}"
-    return Invoice(text, found[1], amount_msat, payment_hash, _number(words[:_STAMP]), expiry_s)
+    created_at = _number(words[:_STAMP])
+    return Invoice(text.lower(), found[1], amount_msat, payment_hash, created_at, expiry_s)
 
 
 def _msat(amount: int, multiplier: str) -> int:
@@ -85,31 +88,6 @@ def _msat(amount: int, multiplier: str) -> int:
     if rest or msat > MSAT_MAX:
         _refuse("its amount is out of range")
     return msat
-
-
-def _bech32(text: str) -> tuple[str, str, list[int]]:
-    """The text in lower case, its prefix and its words without checksum (BIP 173, any length)."""
-    if len(text) > CHARS_MAX or not text.isascii() or text not in (text.lower(), text.upper()):
-        _refuse("it is too long, or no bech32")
-    text = text.lower()
-    prefix, _, data = text.rpartition("1")
-    words = [_VALUES.get(letter, -1) for letter in data]
-    if not prefix or -1 in words or len(words) < _CHECKSUM:
-        _refuse("it is no bech32")
-    high_low = [ord(letter) >> 5 for letter in prefix], [ord(letter) & 31 for letter in prefix]
-    if _polymod([*high_low[0], 0, *high_low[1], *words]) != 1:
-        _refuse("its checksum is wrong")
-    return text, prefix, words[:-_CHECKSUM]
-
-
-def _polymod(values: Sequence[int]) -> int:
-    check = 1
-    for value in values:
-        top = check >> 25
-        check = (check & 0x1FFFFFF) << 5 ^ value
-        for bit, generator in enumerate(_GENERATORS):
-            check ^= generator if top >> bit & 1 else 0
-    return check
 
 
 def _fields(words: Sequence[int]) -> Iterator[tuple[int, Sequence[int]]]:

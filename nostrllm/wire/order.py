@@ -10,9 +10,9 @@ makes it the idempotency key everywhere (docs/protocol.md).
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter, model_validator
 
 from nostrllm.errors import CODES, RemoteError
 from nostrllm.wire.event import Event, parse_event
@@ -29,11 +29,13 @@ from nostrllm.wire.message import (
 from nostrllm.wire.token import PROOFS_MAX
 
 TOKEN_CHARS_MAX: Final = 128 * 1024
+INVOICE_CHARS_MAX: Final = 4_096
 OUTPUTS_MAX: Final = 64
 REPLY_RELAYS_MAX: Final = 3
 
 Msat = Annotated[int, Field(ge=0, le=MSAT_MAX)]
 Seconds = Annotated[int, Field(ge=0, le=1 << 40)]
+InvoiceText = Annotated[str, Field(max_length=INVOICE_CHARS_MAX)]
 TokenText = Annotated[str, Field(max_length=TOKEN_CHARS_MAX)]
 KeysetId = Annotated[str, Field(pattern=r"^(00[0-9a-f]{14}|01[0-9a-f]{64})$")]
 Point = Annotated[str, Field(pattern=r"^0[23][0-9a-f]{64}$")]
@@ -148,7 +150,8 @@ class Order(_FromClient):
 
     `price` is the id of the price-list event the client pins; `ceiling_msat` is all he will pay,
     fees included; `deadline` bounds the first token and `end_by` the last; `chunk_ms` None means no
-    stream; `c` = sha256(reviewer key ‖ salt) binds the receipt to one reviewer.
+    stream; `c` = sha256(reviewer key ‖ salt) binds the receipt to one reviewer. With `change`
+    lightning, `invoice` (BOLT 11, an exact amount) is paid out of a token's change.
     """
 
     type: Literal["order"] = "order"
@@ -157,11 +160,20 @@ class Order(_FromClient):
     price: Hex32
     ceiling_msat: Msat
     payment: Payment
-    change: Literal["ecash", "account"] = "ecash"
+    change: Literal["ecash", "account", "lightning"] = "ecash"
+    invoice: InvoiceText | None = None
     deadline: Seconds
     end_by: Seconds | None = None
     chunk_ms: int | None = Field(default=None, ge=50, le=1000)
     c: Hex32
+
+    @model_validator(mode="after")
+    def _invoice_for_change(self) -> Self:
+        if (self.change == "lightning") != (self.invoice is not None):
+            raise ValueError("change by lightning needs an invoice, and nothing else has one")
+        if self.invoice is not None and self.payment.kind == "account":
+            raise ValueError("change by lightning is for tokens; refund an account")
+        return self
 
 
 class Query(_FromClient):
@@ -173,16 +185,27 @@ class Query(_FromClient):
 
 
 class TopUp(_FromClient):
-    """Put a token into the account of the key that wrote this."""
+    """Put a token into the account of the key that wrote this, or ask for an invoice that does.
+
+    One of the two: `token`, or `lightning_msat`, whole sats to be paid by Lightning.
+    """
 
     type: Literal["topup"] = "topup"
-    token: TokenText
+    token: TokenText | None = None
+    lightning_msat: Annotated[int, Field(ge=1_000, le=MSAT_MAX, multiple_of=1_000)] | None = None
+
+    @model_validator(mode="after")
+    def _one_way(self) -> Self:
+        if (self.token is None) == (self.lightning_msat is None):
+            raise ValueError("a top-up has either a token or lightning_msat")
+        return self
 
 
 class Refund(_FromClient):
-    """Pay the account's balance out as a token."""
+    """Pay out of the account: `invoice` (BOLT 11, an exact amount), or the balance as a token."""
 
     type: Literal["refund"] = "refund"
+    invoice: InvoiceText | None = None
 
 
 class Cancel(_FromClient):
@@ -330,7 +353,11 @@ class Result(_FromProvider):
 
 
 class Answer(_FromProvider):
-    """The reply to a query, a top-up, a refund or a cancel; `to` is the id of that message."""
+    """The reply to a query, a top-up, a refund or a cancel; `to` is the id of that message.
+
+    `invoice` is what fills the account if it is paid by `expires_at`. `paid_msat` is what paying
+    the client's own invoice cost in all.
+    """
 
     type: Literal["answer"] = "answer"
     to: Hex32
@@ -338,6 +365,9 @@ class Answer(_FromProvider):
     statement: dict[str, Any] | None = None
     state: str | None = Field(default=None, max_length=32)
     change: Change | None = None
+    invoice: InvoiceText | None = None
+    expires_at: Seconds | None = None
+    paid_msat: Msat | None = None
     problem: Problem | None = None
 
 

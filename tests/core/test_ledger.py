@@ -16,6 +16,20 @@ PLACE, WHO = ledger.coins("https://mint.example", "sat"), "ab" * 32
 LOCKED = ledger.locked("https://mint.example", "sat")
 
 
+@given(msat, msat, st.integers(-(10**6), 10**9))
+def test_a_paid_invoice_balances(held: int, paid: int, fee: int) -> None:
+    books: Counter[str] = Counter()
+    for line in (
+        *ledger.account_held("m", WHO, held),
+        *ledger.invoice_paid("m", WHO, PLACE, held, paid, fee),
+    ):
+        books[line.account] += line.msat
+    assert sum(books.values()) == books[ledger.order("m")] == 0
+    assert books[PLACE] == -paid - fee
+    assert books[ledger.account(WHO)] == min(held, paid + fee)
+    assert books["fees"] == max(0, paid + fee - held)
+
+
 def test_what_does_not_balance_is_refused() -> None:
     with pytest.raises(ledger.LedgerError):
         ledger.balanced(("income", 1))

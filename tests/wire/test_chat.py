@@ -47,6 +47,31 @@ def test_a_command_may_end_its_line() -> None:
     assert chat.parse_chat("/new\nhello").command == "new"
 
 
+@pytest.mark.parametrize(
+    ("argument", "amount"),
+    [
+        ("1000 lightning", 1_000),
+        ("1000 sat Lightning", 1_000),
+        ("lightning 7", 7),
+        ("LIGHTNING 7 sats", 7),
+        ("0 lightning", 0),
+        ("lightning", None),
+        ("1000", None),
+        ("-5 lightning", None),
+        ("1.5 lightning", None),
+        ("9" * 16 + " lightning", None),
+        ("", None),
+    ],
+)
+def test_amounts_to_pay_by_lightning(argument: str, amount: int | None) -> None:
+    assert chat.lightning_amount(argument) == amount
+
+
+def test_an_invoice_with_its_scheme() -> None:
+    assert chat.invoice_in(" lightning:lnbc1 ") == chat.invoice_in("lnbc1") == "lnbc1"
+    assert chat.invoice_in("LIGHTNING:LNBC1") == "LNBC1"
+
+
 @given(st.text(max_size=400))
 def test_every_text_is_a_chat(text: str) -> None:
     said = chat.parse_chat(text)

@@ -48,9 +48,39 @@ def test_an_account_pays_without_a_token() -> None:
     assert isinstance(order.payment, wire.AccountPayment)
 
 
+def test_change_by_lightning_has_an_invoice() -> None:
+    order = wire.parse_from_client(changed(change="lightning", invoice="lnbc1"))
+    assert isinstance(order, wire.Order)
+    assert (order.change, order.invoice) == ("lightning", "lnbc1")
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"token": "cashuBx"}, wire.TopUp),
+        ({"lightning_msat": 21_000}, wire.TopUp),
+        ({}, None),
+        ({"token": "cashuBx", "lightning_msat": 21_000}, None),
+        ({"lightning_msat": 21_500}, None),
+        ({"lightning_msat": 0}, None),
+    ],
+)
+def test_a_topup_has_one_source(fields: dict[str, Any], message: type[wire.TopUp] | None) -> None:
+    text = json.dumps({"v": 1, "type": "topup", "reply": REPLY, **fields})
+    if message is not None:
+        assert isinstance(wire.parse_from_client(text), message)
+    else:
+        with pytest.raises(RemoteError):
+            wire.parse_from_client(text)
+
+
 @pytest.mark.parametrize(
     "fields",
     [
+        {"change": "lightning"},
+        {"invoice": "lnbc1"},
+        {"change": "lightning", "invoice": "lnbc1", "payment": {"kind": "account"}},
+        {"change": "lightning", "invoice": "x" * 5_000},
         {"ceiling_msat": -1},
         {"ceiling_msat": 1.5},
         {"ceiling_msat": True},
@@ -67,7 +97,6 @@ def test_an_account_pays_without_a_token() -> None:
         {"payment": {"kind": "gold"}},
         {"payment": {"kind": "token", "token": "x" * (wire.TOKEN_CHARS_MAX + 1)}},
         {"chunk_ms": 10},
-        {"change": "lightning"},
     ],
 )
 def test_a_wrong_order_is_refused(fields: dict[str, Any]) -> None:
