@@ -232,11 +232,8 @@ class Mint(Protocol):
         """Without a trailing slash."""
 
     @property
-    def ahead_s(self) -> float | None:
-        """By how much its clock was ahead of ours at its last answer; None before the first.
-
-        Locktimes (NUT-11) are by its clock.
-        """
+    def skew_s(self) -> float | None:
+        """How far its clock is ahead of ours; None until it has answered."""
 
     async def info(self) -> Mapping[str, Any]:
         """NUT-06; as it was a few minutes ago, at most."""

@@ -44,7 +44,7 @@ class ClockedMint:
             while True:
                 mint = mints.at(self.url)
                 await mint.states(["02" + "11" * 32])
-                if mint.ahead_s is not None and abs(mint.ahead_s - seconds) < 3:
+                if mint.skew_s is not None and abs(mint.skew_s - seconds) < 3:
                     return
                 await asyncio.sleep(0.05)
 

@@ -152,7 +152,7 @@ class CashuMint:
         self._loaded_at = float("-inf")
         self._info: Mapping[str, Any] = {}
         self._info_at = float("-inf")
-        self._ahead_s: float | None = None
+        self._skew_s: float | None = None
 
     @property
     def url(self) -> str:
@@ -160,9 +160,9 @@ class CashuMint:
         return self._url
 
     @property
-    def ahead_s(self) -> float | None:
-        """See ports.Mint; from the Date header, which counts whole seconds."""
-        return self._ahead_s
+    def skew_s(self) -> float | None:
+        """See ports.Mint; from the Date of its last answer, which counts whole seconds."""
+        return self._skew_s
 
     async def info(self) -> Mapping[str, Any]:
         """See ports.Mint."""
@@ -290,6 +290,7 @@ class CashuMint:
         async with self._request(method, path, data, total_s) as response:
             text = await self._read(response)
             status = response.status
+            self._note_clock(response.headers.get("Date"))
         try:
             body = json.loads(text)
         except (ValueError, RecursionError):
@@ -302,6 +303,12 @@ class CashuMint:
         if status == 429:
             raise _Busy("the mint is busy")
         raise OutcomeUnknown(f"the mint's answer cannot be used (HTTP {status})")
+
+    def _note_clock(self, date: str | None) -> None:
+        try:
+            self._skew_s = parsedate_to_datetime(date or "").timestamp() - time.time()
+        except ValueError:
+            return  # it says nothing about its clock
 
     @asynccontextmanager
     async def _request(
@@ -320,7 +327,6 @@ class CashuMint:
                 allow_redirects=False,
                 timeout=limit,
             ) as response:
-                self._ahead_s = _ahead_s(response.headers.get("Date"), self._ahead_s)
                 yield response
         except TimeoutError:
             raise OutcomeUnknown("the mint did not answer in time") from None
@@ -339,14 +345,6 @@ class CashuMint:
 
 class _Busy(OutcomeUnknown):
     """The mint is busy."""
-
-
-def _ahead_s(date: str | None, known: float | None) -> float | None:
-    """How far a Date header is ahead of our clock; what was known where it cannot be read."""
-    try:
-        return parsedate_to_datetime(date or "").timestamp() - time.time()
-    except (ValueError, OverflowError):
-        return known
 
 
 async def _all(calls: Any) -> None:

@@ -43,19 +43,19 @@ LADDERS_MAX: Final = 3
 async def mint_now(world: World, url: str) -> float:
     """Unix seconds by the mint's own clock, which decides over locktimes. Raises OutcomeUnknown."""
     mint = world.mints.at(url)
-    if mint.ahead_s is None:
+    if mint.skew_s is None:
         await mint.info()
-    return world.square.clock.now() + (mint.ahead_s or 0.0)
+    return world.square.clock.now() + (mint.skew_s or 0.0)
 
 
-def locktime_for(now: float, ahead_s: float, deadline: int) -> int:
+def locktime_for(now: float, skew_s: float, deadline: int) -> int:
     """A full hour that leaves the provider his time after the deadline.
 
-    `ahead_s`: by how much the mint's clock is ahead of ours, which gave `now` and `deadline`.
+    `skew_s`: by how much the mint's clock is ahead of ours, which gave `now` and `deadline`.
     Raises LocalError when the deadline is too far away.
     """
-    least = deadline + MARGIN_S + max(0, int(ahead_s))
-    most = int(now) + LOCK_S_MAX - SLACK_S + min(0, int(ahead_s))
+    least = deadline + MARGIN_S + SLACK_S + max(0, int(skew_s))
+    most = int(now) + LOCK_S_MAX - SLACK_S + min(0, int(skew_s))
     hour = min(-(-least // ROUND_S), most // ROUND_S) * ROUND_S
     if hour < least:
         raise LocalError("coins cannot be locked for so long a deadline", code="message-invalid")
@@ -79,9 +79,9 @@ async def prepare(
     Raises LocalError `wallet-empty`, OutcomeUnknown, RemoteError.
     """
     purse, now = world.purse, world.square.clock.now()
-    ahead_s = await mint_now(world, quoted.mint) - now
+    skew_s = await mint_now(world, quoted.mint) - now
     key = quoted.offer.announcement.payment_key
-    locktime = locktime_for(now, ahead_s, bargain.deadline)
+    locktime = locktime_for(now, skew_s, bargain.deadline)
     token = await purse.send(
         purchase.token_op, quoted.mint, quoted.unit, quoted.amount, lock=(key, locktime)
     )

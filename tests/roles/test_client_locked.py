@@ -227,8 +227,8 @@ async def test_what_is_never_settled_comes_back_and_is_paid_from_the_account(
         # its orders are stored, and not heard again
         counterpart(tmp_path / "again", relay_url, mint.url, before=old) as bird,
     ):
-        for ahead_s in (0, LOCKED_S):  # he has another day, as he gave an answer
-            await mint.ahead(ahead_s)
+        for skew_s in (0, LOCKED_S):  # he has another day, as he gave an answer
+            await mint.ahead(skew_s)
             await client.resume()
             assert (await held(client), (await row(client))["locked"]) == (left, "owed")
         await mint.ahead(LOCKED_S + DAY_S)

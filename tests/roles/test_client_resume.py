@@ -63,10 +63,10 @@ class MortalStore:
 class LaterClock(SystemClock):
     """The same clock, an hour or more on."""
 
-    ahead_s = 3_600
+    skew_s = 3_600
 
     def now(self) -> float:
-        return super().now() + self.ahead_s
+        return super().now() + self.skew_s
 
 
 @asynccontextmanager
@@ -290,10 +290,10 @@ async def test_what_never_ends_is_given_up_after_a_month(
             await buyer_of(world).ask(question, Answer())
         await recovered(world)
         assert (await latest(world)).open
-        LaterClock.ahead_s = 33 * 86_400
+        LaterClock.skew_s = 33 * 86_400
         try:
             await recovered(world)
         finally:
-            LaterClock.ahead_s = 3_600
+            LaterClock.skew_s = 3_600
         assert (await latest(world)).code == "provider-silent"
         assert not (await latest(world)).open

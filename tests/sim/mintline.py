@@ -36,8 +36,8 @@ class MintLine:
         return URL
 
     @property
-    def ahead_s(self) -> float | None:
-        """See ports.Mint; there is one clock in a simulation."""
+    def skew_s(self) -> float | None:
+        """See ports.Mint."""
         return 0.0
 
     async def info(self) -> Mapping[str, Any]:

@@ -98,9 +98,9 @@ class ForgetfulMint:
         return self._mint.url
 
     @property
-    def ahead_s(self) -> float | None:
+    def skew_s(self) -> float | None:
         """See ports.Mint."""
-        return self._mint.ahead_s
+        return self._mint.skew_s
 
     async def info(self) -> Mapping[str, Any]:
         """See ports.Mint."""
