@@ -2,6 +2,7 @@
 import WebSocket from 'ws';
 import * as nip04 from 'nostr-tools/nip04';
 import * as nip17 from 'nostr-tools/nip17';
+import * as nip19 from 'nostr-tools/nip19';
 import * as nip59 from 'nostr-tools/nip59';
 import { SimplePool, useWebSocketImplementation } from 'nostr-tools/pool';
 import { finalizeEvent, generateSecretKey, getEventHash, getPublicKey } from 'nostr-tools/pure';
@@ -58,6 +59,13 @@ export default {
 
   async say(letter) {
     await publish(letter.relays, sealed(letter));
+  },
+
+  // What a wallet does with a payment: a message from a key that is thrown away, to an nprofile.
+  async pay({ target, text }) {
+    const { pubkey, relays } = nip19.decode(target).data;
+    const to = { publicKey: pubkey, relayUrl: relays[0] };
+    await publish(relays, nip17.wrapEvent(generateSecretKey(), to, text));
   },
 
   // One message, as a sender or a relay in doubt repeats it.

@@ -13,6 +13,7 @@ import sys
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from cashu.core.nuts import nut18, nut26
 from cashu.wallet.helpers import deserialize_token_from_string, receive
 from cashu.wallet.wallet import Wallet
 
@@ -52,6 +53,32 @@ class Peer:
         before = await self.balance()
         await receive(self._wallet, deserialize_token_from_string(token))
         return await self.balance() - before
+
+    async def asked(self, request: str) -> dict[str, Any]:
+        """What a payment request says, as this library reads it and writes it again."""
+        read = nut18.deserialize(request)
+        again = [nut18.serialize(read), nut26.serialize(read)]
+        return {**read.model_dump(exclude_none=True), "again": again}
+
+    async def payload(self, request: str, amount: int | None = None) -> dict[str, str]:
+        """The text that pays it (NUT-18): locked as it says, with 1 sat for the mint's fee.
+
+        Asked to add the fee to locked coins, this version's wallet miscounts its outputs.
+        """
+        asked = nut18.deserialize(request)
+        assert asked.nut10 is not None
+        lock = await self._wallet.create_p2pk_lock(asked.nut10.d)
+        await self._wallet.load_proofs(reload=True)
+        _, send = await self._wallet.swap_to_send(
+            self._wallet.proofs,
+            (amount or asked.a or 0) + 1,
+            secret_lock=lock,
+            set_reserved=True,
+        )
+        proofs = [proof.to_dict(include_dleq=True) for proof in send]
+        body = {"id": asked.i, "mint": self._wallet.url, "unit": asked.u, "proofs": proofs}
+        assert asked.t is not None
+        return {"text": json.dumps(body), "target": asked.t[0].a}
 
     async def balance(self) -> int:
         """What is there and not given away."""

@@ -1,6 +1,13 @@
 // A wallet made of cashu-ts: amounts in sat, coins in memory.
 import { setTimeout as sleep } from 'node:timers/promises';
-import { Wallet, getEncodedToken, hasValidDleq, stripDleq, sumProofs } from '@cashu/cashu-ts';
+import {
+  Wallet,
+  decodePaymentRequest,
+  getEncodedToken,
+  hasValidDleq,
+  stripDleq,
+  sumProofs,
+} from '@cashu/cashu-ts';
 
 let wallet;
 let coins = [];
@@ -48,12 +55,37 @@ export default {
     return { mint, unit, amount: worth(proofs), dleq };
   },
 
+  // What a payment request says, as this library reads it and writes it again.
+  asked({ request }) {
+    const read = decodePaymentRequest(request);
+    const { id, amount, unit, mints, description, singleUse, nut10, transport } = read;
+    return {
+      ...{ id, unit, mints, description, singleUse, nut10, transport },
+      amount: amount?.toNumber() ?? null,
+      again: [read.toEncodedCreqA(), read.toEncodedCreqB()],
+    };
+  },
+
+  // The text that pays it (NUT-18): locked as it says, the mint's fee on top; and where it goes.
+  async payload({ request, amount, dleq = true }) {
+    const asked = decodePaymentRequest(request);
+    const lock = asked.toP2PKOptions();
+    const sending = wallet.ops.send(amount ?? asked.amount, coins).includeFees(true);
+    const { keep, send } = await (lock ? sending.asP2PK(lock) : sending).run();
+    coins = keep;
+    const proofs = dleq ? send : stripDleq(send);
+    const body = { id: asked.id, mint: wallet.mint.mintUrl, unit: asked.unit, proofs: plain(proofs) };
+    return { text: JSON.stringify(body), target: asked.getTransport('nostr').target };
+  },
+
   balance: () => worth(coins),
 };
 
+// As JSON wants them: amounts are objects here.
+const plain = (proofs) => proofs.map((proof) => ({ ...proof, amount: Number(proof.amount) }));
+
 // Version 3, which this library reads and no longer writes (NUT-00).
 function legacy({ mint, unit, proofs }) {
-  const plain = proofs.map((proof) => ({ ...proof, amount: Number(proof.amount) }));
-  const body = JSON.stringify({ token: [{ mint, proofs: plain }], unit });
+  const body = JSON.stringify({ token: [{ mint, proofs: plain(proofs) }], unit });
   return 'cashuA' + Buffer.from(body).toString('base64url');
 }

@@ -6,6 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from nostrllm.errors import RemoteError
 from nostrllm.wire import chat
 from nostrllm.wire.announcement import ModelOffer, Price
 
@@ -113,3 +114,38 @@ def test_a_suggested_token_covers_the_estimate(msat: int) -> None:
     coins = chat.suggested_coins(msat)
     assert coins >= 8
     assert coins * 1_000 > msat
+
+
+@pytest.mark.parametrize(
+    ("text", "amount"), [("100", 100), (" 7 sat", 7), ("1 SATS", 1), ("9" * 16, int("9" * 16))]
+)
+def test_amounts_that_a_person_writes(text: str, amount: int) -> None:
+    assert chat.parse_sats(text) == amount
+
+
+@pytest.mark.parametrize(
+    "text", ["", "0", "0 sat", "-1", "1.5", "1e3", "10 usd", "ten", "9" * 17, "²", "1 2"]
+)
+def test_what_is_no_amount_is_refused(text: str) -> None:
+    with pytest.raises(RemoteError, match="as in /topup 100"):
+        chat.parse_sats(text)
+
+
+@given(st.text(max_size=30))
+def test_any_text_is_an_amount_or_not(text: str) -> None:
+    try:
+        assert chat.parse_sats(text) > 0
+    except RemoteError:
+        return
+
+
+def test_words_before_a_payment_request() -> None:
+    for words in (
+        chat.payment_text(MODEL, ("https://mint.example",), 3_000),
+        chat.missing_text("there is 1 sat", "account-insufficient"),
+        chat.topup_text(50),
+        chat.topup_text(0),
+    ):
+        assert "request in the next message" in words
+    assert "50 sat" in chat.topup_text(50)
+    assert "[account-insufficient]" in chat.missing_text("no", "account-insufficient")
