@@ -27,7 +27,7 @@ from typing import Final
 
 from nostrllm.core import ledger
 from nostrllm.core.order import Settlement
-from nostrllm.provider import audit_lightning
+from nostrllm.provider import audit_lightning, audit_requests
 from nostrllm.provider.books import (
     Books,
     Coin,
@@ -95,6 +95,7 @@ def audit(books: Books) -> list[Check]:
         checked("top-ups and refunds are booked as they ended", _booked(books, transfers)),
         checked("invoices have a state that can be", audit_lightning.forms(books)),
         checked("invoices are booked as they ended", _booked(books, invoices)),
+        checked("payments went to whoever asked", audit_requests.credited(books)),
         checked("withdrawals are booked", _booked(books, payouts)),
         checked("what was pending is posted or void, once and when it is over", _pending(books)),
         checked("every set belongs to something", (_owned(key, wanted) for key in books.sets)),

@@ -69,6 +69,15 @@ class TransferRow:
 
 
 @dataclass(frozen=True, slots=True)
+class PaymentRow:
+    """What came for a payment request; `author` was sent the request, so the money is his."""
+
+    id: str
+    author: str
+    state: str
+
+
+@dataclass(frozen=True, slots=True)
 class DepositRow:
     """An invoice that fills an account."""
 
@@ -143,6 +152,7 @@ class Books:
     transfers: dict[str, TransferRow] = field(default_factory=dict)
     deposits: dict[str, DepositRow] = field(default_factory=dict)
     melts: dict[str, MeltRow] = field(default_factory=dict)
+    payments: dict[str, PaymentRow] = field(default_factory=dict)
     accounts: dict[str, int] = field(default_factory=dict)
     sets: dict[str, dict[str, int]] = field(default_factory=dict)
     coins: list[Coin] = field(default_factory=list)
@@ -168,6 +178,7 @@ async def read_books(store: Store) -> Books:
         ("transfers_all", "transfer", _transfer),
         ("deposits_all", "invoice", _deposit),
         ("melts_all", "payment", _melt),
+        ("payments_all", "paid request", _payment),
         ("accounts_all", "account", _account),
         ("postings_all", "posting", _posting),
         ("audit_proofs", "coin", _coin),
@@ -244,6 +255,12 @@ def _melt(books: Books, row: Row) -> None:
         held_msat=_whole(row, "held_msat"),
         paid_msat=_whole(row, "paid_msat"),
         fee_msat=_whole(row, "fee_msat"),
+    )
+
+
+def _payment(books: Books, row: Row) -> None:
+    books.payments[_text(row, "id")] = PaymentRow(
+        **{name: _text(row, name) for name in ("id", "author", "state")}
     )
 
 

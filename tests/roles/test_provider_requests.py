@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
+import sqlite3
 import tomllib
 from collections.abc import AsyncIterator, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -301,6 +304,31 @@ async def test_a_payment_whose_mint_is_away_is_taken_when_it_is_back(
             assert "20 sat added" in await person.heard(stall.pubkey)
             assert await balance(stall, person.me.pubkey) == 20_000
         await check_books(text)
+
+
+async def test_an_audit_tells_who_was_credited(text: str, person: Buyer, tmp_path: Path) -> None:
+    async with selling(text) as stall:
+        request = await asked(stall, person, "/topup 20")
+        await pay(stall, person, Payload(request.id, await coins(person, 20, lock_of(request))))
+        assert "20 sat added" in await person.heard(stall.pubkey)
+    await check_books(text)
+    for sql, word in (
+        ("UPDATE payment_request SET author = 'somebody'", "not credited to"),
+        ("UPDATE payment SET state = 'refused'", "is refused, its top-up done"),
+        ("UPDATE payment SET state = 'waiting'", "is waiting, its top-up done"),
+        ("UPDATE payment SET state = 'lost'", "is lost"),
+    ):
+        shutil.copy(tmp_path / "stall" / "provider.db", tmp_path / "kept")
+        with closing(sqlite3.connect(tmp_path / "stall" / "provider.db")) as db:
+            db.execute(sql)
+            db.commit()
+        audit = await audit_provider(
+            ProviderConfig.model_validate(tomllib.loads(text)), offline=True
+        )
+        [wrong] = [check for check in audit.checks if not check.ok]
+        assert wrong.name == "payments went to whoever asked"
+        assert word in wrong.faults[0]
+        shutil.copy(tmp_path / "kept", tmp_path / "stall" / "provider.db")
 
 
 # attacks
