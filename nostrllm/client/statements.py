@@ -20,8 +20,7 @@ from nostrllm.ports import Write
 from nostrllm.wire.event import Event
 from nostrllm.wire.order import Answer, Result, Settled, Statement
 
-#: What a refund may cost besides the coins it brings: kept for the swap that makes them
-#: (docs/protocol.md).
+#: A fee for making a refund's coins is believed up to this, and a twentieth of them.
 REFUND_FEE_MSAT: Final = 2_000
 #: A message is refused after its deadline; clocks differ by so much.
 LATE_S: Final = 5
@@ -152,5 +151,5 @@ def _gain_msat(bargain: Bargain, reply: Result | Answer | Settled) -> int | None
     if bargain.what == "refund":
         change = reply.change
         paid = 0 if change is None else change.amount * UNIT_MSAT.get(change.unit, 0)
-        return -paid - REFUND_FEE_MSAT
+        return -paid - min(reply.fee_msat or 0, REFUND_FEE_MSAT + paid // 20)
     return None

@@ -74,16 +74,39 @@ def select(proofs: Sequence[Proof], amount: int, keysets: Mapping[str, HasFee]) 
     """
     left = sorted(proofs, key=lambda proof: proof.amount)
     chosen: list[Proof] = []
-    while _net(chosen, keysets) < amount:
+    have, ppk = 0, 0
+    while have + -ppk // 1000 < amount:
         if not left:
             raise LocalError("the wallet has not enough coins", code="wallet-empty")
-        enough = (i for i, proof in enumerate(left) if _net([*chosen, proof], keysets) >= amount)
-        chosen.append(left.pop(next(enough, -1)))
+        enough = (
+            i
+            for i, proof in enumerate(left)
+            if have + proof.amount + -(ppk + keysets[proof.id].fee_ppk) // 1000 >= amount
+        )
+        proof = left.pop(next(enough, -1))
+        chosen.append(proof)
+        have, ppk = have + proof.amount, ppk + keysets[proof.id].fee_ppk
     return chosen
 
 
-def _net(proofs: Sequence[Proof], keysets: Mapping[str, HasFee]) -> int:
-    return sum(proof.amount for proof in proofs) - fee(proofs, keysets)
+def payable(
+    proofs: Sequence[Proof], budget: int, keysets: Mapping[str, HasFee]
+) -> tuple[list[Proof], int, int]:
+    """Coins to swap for a token that costs `budget` at most, the mint's fee for that included.
+
+    The coins, the token's units, the fee; of the coins, what is over comes back. Raises LocalError
+    `wallet-empty` when not even one unit can be had so.
+    """
+    total = sum(proof.amount for proof in proofs)
+    most = min(budget, total)
+    reserve = max(0, fee(proofs, keysets) - (total - most))
+    while reserve < most:
+        chosen = select(proofs, most - reserve, keysets)
+        taken = fee(chosen, keysets)
+        if taken <= reserve:
+            return chosen, most - reserve, taken
+        reserve += 1
+    raise LocalError("the wallet has not enough coins", code="wallet-empty")
 
 
 def digest(proofs: Iterable[Proof]) -> str:

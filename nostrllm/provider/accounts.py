@@ -6,6 +6,7 @@ a client puts there. A top-up and a refund are written down before the mint is a
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
@@ -32,9 +33,6 @@ from nostrllm.wire.token import Token, encode_token
 
 #: A refund is paid in coins of this unit.
 REFUND_UNIT: Final = "sat"
-
-#: Kept back from a refund for the fee of the swap that makes the coins, in units.
-FEE_UNITS: Final = 2
 
 #: A top-up of less is hardly worth its swap. It is taken, and counted.
 DUST_MSAT: Final = 4_000
@@ -108,7 +106,8 @@ class Accounts:
         taken = RemoteError(message, code="payment-token-spent", fraud="topup-race")
         if worth < DUST_MSAT:
             await self._conduct.note(letter.author, "dust")
-        outcome = await self._carry_out(letter, writes, taken)
+        commit = functools.partial(self._world.store.commit, *writes)
+        outcome = await self._carry_out(letter, commit, taken)
         if outcome is not None and outcome.code == "payment-token-spent" and not outcome.suspect:
             said_at = letter.created_at
             await self._conduct.note(
@@ -129,31 +128,49 @@ class Accounts:
         worth = plan.net * unit_msat(plan.unit)
         insert = self._insert(letter, "topup", plan.mint, plan.unit, worth)
         taken = RemoteError("these coins were used here before", code="payment-token-spent")
-        await self._carry_out(letter, (insert, *more, *plan.writes), taken)
+        commit = functools.partial(self._world.store.commit, insert, *more, *plan.writes)
+        await self._carry_out(letter, commit, taken)
 
     async def refund(self, letter: Letter) -> None:
-        """Pay the whole coins of a balance out as a token, and tell the author."""
+        """Pay the whole coins of a balance out as a token, and tell the author.
+
+        He pays the fee of the swap that makes it, which is known before anything is held.
+        """
         balance = await self.balance_msat(letter.author)
-        units = balance // unit_msat(REFUND_UNIT) - FEE_UNITS
-        if units < 1:
-            raise RemoteError(
-                f"your balance of {sats(balance)} is less than a coin and the fee to make it",
-                code="account-insufficient",
-            )
+        coin = unit_msat(REFUND_UNIT)
+        little = RemoteError(
+            f"your balance of {sats(balance)} is less than a coin and the fee to make it",
+            code="account-insufficient",
+        )
+        if balance < coin:
+            raise little
         mint, at_hand = await self._fullest_mint()
-        units = min(units, at_hand)
-        if units < 1:
+        if at_hand < 1:
             raise WorldError("the provider has no coins at hand; try again later", code="busy")
-        held = (units + FEE_UNITS) * unit_msat(REFUND_UNIT)
-        take = Write("account_take", {"pubkey": letter.author, "msat": held}, rows=1)
-        hold = ledger.account_held(letter.id, letter.author, held)
-        insert = self._insert(letter, "refund", mint, REFUND_UNIT, held)
-        writes = (insert, take, *post(f"held:{letter.id}", hold, self._world.now_s()))
+
+        def beside(plan: Plan) -> Sequence[Write]:
+            held = (plan.amount + plan.fee) * coin
+            hold = ledger.account_held(letter.id, letter.author, held)
+            return (
+                self._insert(letter, "refund", mint, REFUND_UNIT, held),
+                Write("account_take", {"pubkey": letter.author, "msat": held}, rows=1),
+                *post(f"held:{letter.id}", hold, self._world.now_s()),
+            )
+
+        async def place() -> None:
+            purse, where = self._world.purse, (mint, REFUND_UNIT)
+            row = {"id": letter.id, "author": letter.author, "mint": mint, "unit": REFUND_UNIT}
+            then = self._refunded(row)
+            try:
+                await purse.place_payout(letter.id, where, balance // coin, beside, then)
+            except LocalError as error:
+                raise little if error.code == "wallet-empty" else error from None
+
         changed = RemoteError("your balance changed", code="account-insufficient")
-        await self._carry_out(letter, writes, changed)
+        await self._carry_out(letter, place, changed)
 
     async def _carry_out(
-        self, letter: Letter, writes: Sequence[Write], otherwise: RemoteError
+        self, letter: Letter, commit: Callable[[], Awaitable[object]], otherwise: RemoteError
     ) -> Outcome | None:
         """Commit a transfer and take it to its end. Raises `otherwise` on a conflict of money.
 
@@ -162,7 +179,7 @@ class Accounts:
         """
         self._running.add(letter.id)
         try:
-            await self._world.store.commit(*writes)
+            await commit()
         except Conflict as conflict:
             self._running.discard(letter.id)
             if conflict.name == "transfer_insert":
@@ -174,7 +191,10 @@ class Accounts:
             self._running.discard(letter.id)
             raise
         try:
-            return await self._finish(letter.id)
+            outcome = await self._finish(letter.id)
+            if outcome is None:  # it was done by that commit
+                await self.tell(letter.id)
+            return outcome
         except NostrllmError as error:
             log.warning("transfer_waits", transfer=letter.id[:16], code=error.code)
             return None
@@ -236,22 +256,18 @@ class Accounts:
             self._running.discard(transfer_id)
 
     async def _outcome(self, row: Row) -> Outcome:
-        purse, then = self._world.purse, self._refunded(row)
+        purse = self._world.purse
         if row["kind"] == "topup":
             return await purse.run(row["id"], self._topped_up(row))
-        units = int(row["msat"]) // unit_msat(row["unit"]) - FEE_UNITS
-        try:
-            return await purse.send_out(row["id"], row["mint"], row["unit"], units, then)
-        except LocalError as error:
-            if await purse.knows(row["id"]):
-                raise
-            # Nothing was stored at the purse: other refunds took the coins. The balance returns.
-            log.warning("refund_without_coins", transfer=str(row["id"])[:16], code=error.code)
-            outcome = Outcome(
-                row["id"], "send", "REJECTED", row["mint"], row["unit"], units, 0, 0, code="busy"
-            )
-            await self._world.store.commit(*then(outcome))
-            return outcome
+        then = self._refunded(row)
+        if await purse.knows(row["id"]):
+            return await purse.run(row["id"], then)
+        # A version that placed the hold first was stopped before the coins: the balance returns.
+        log.warning("refund_without_coins", transfer=str(row["id"])[:16])
+        where = (row["mint"], row["unit"])
+        outcome = Outcome(row["id"], "send", "REJECTED", *where, 0, 0, 0, code="busy")
+        await self._world.store.commit(*then(outcome))
+        return outcome
 
     def _topped_up(self, row: Row) -> Callable[[Outcome], Sequence[Write]]:
         def then(outcome: Outcome) -> Sequence[Write]:
@@ -270,9 +286,9 @@ class Accounts:
 
     def _refunded(self, row: Row) -> Callable[[Outcome], Sequence[Write]]:
         def then(outcome: Outcome) -> Sequence[Write]:
-            coin, held = unit_msat(row["unit"]), int(row["msat"])
-            units = held // coin - FEE_UNITS
-            change, fee = (units * coin, outcome.fee * coin) if outcome.state == "DONE" else (0, 0)
+            coin, done = unit_msat(row["unit"]), outcome.state == "DONE"
+            change, fee = (outcome.amount * coin, outcome.fee * coin) if done else (0, 0)
+            held = int(row["msat"]) if "msat" in row else change + fee
             back = max(0, held - change - fee)
             place = ledger.coins(row["mint"], row["unit"])
             lines = ledger.refunded(row["id"], row["author"], place, held, change, fee)
@@ -286,10 +302,13 @@ class Accounts:
     async def tell(self, transfer_id: str, code: str | None = None) -> None:
         """Store and send the reply to a finished transfer; once."""
         row = (await self._world.store.read("transfer_get", id=transfer_id))[0]
-        token = None
+        token, fee_msat = None, 0
+        if row["state"] == "done":
+            outcome = await self._world.purse.run(transfer_id)
+            fee_msat = outcome.fee * unit_msat(row["unit"])
         if row["kind"] == "refund" and row["state"] == "done":
             token = await self._world.purse.token_of(transfer_id)
-        reply = await self._reply(row, token, code)
+        reply = await self._reply(row, token, fee_msat, code)
         aside = await self.aside(row)
         outgoing = [*await self._letterbox.seal(address_of(row), reply), *aside.outgoing]
         stored = self._letterbox.store(transfer_id, outgoing)
@@ -297,7 +316,9 @@ class Accounts:
         self._letterbox.wake()
         aside.then()
 
-    async def _reply(self, row: Row, token: Token | None, code: str | None) -> Wire | list[str]:
+    async def _reply(
+        self, row: Row, token: Token | None, fee_msat: int, code: str | None
+    ) -> Wire | list[str]:
         refused = row["state"] == "refused"
         problem = None
         if refused:
@@ -317,13 +338,15 @@ class Accounts:
                 statement=statement.as_dict(),
                 state=row["state"],
                 change=change,
+                fee_msat=fee_msat or None,
                 problem=problem,
             )
         if problem is not None:
             return [f"{problem.message}. Your balance is {sats(balance)}. [{problem.code}]"]
+        fee = f"; mint fee {sats(fee_msat)}" if fee_msat else ""
         if token:
-            return [f"Refund of {token.amount} {token.unit}; {sats(balance)} stay here.", text]
-        return [f"{sats(row['msat'])} added. Your balance is {sats(balance)}."]
+            return [f"Refund of {token.amount} {token.unit}{fee}; {sats(balance)} stay here.", text]
+        return [f"{sats(row['msat'])} added{fee}. Your balance is {sats(balance)}."]
 
 
 def _moved(row: Row, state: str, msat: int) -> Write:

@@ -239,6 +239,39 @@ class Purse:
             raise LocalError("the token could not be made, or is gone", code=code)
         return outcome.token
 
+    async def place_payout(
+        self,
+        op_id: str,
+        where: tuple[str, str],
+        budget: int,
+        beside: Callable[[Plan], Sequence[Write]],
+        then: Then,
+    ) -> Plan:
+        """Store the send of the largest token that costs `budget` units, its swap's fee included.
+
+        `where`: mint and unit. What `beside` gives is committed with it, and `then`'s writes too if
+        the coins are there as they are; else run(op_id, then). `beside` is called again when a coin
+        went elsewhere meanwhile. Raises LocalError `wallet-empty`, RemoteError, OutcomeUnknown, and
+        the Conflict of any write but our own.
+        """
+        want = Want(normal_url(where[0]), where[1], budget, most=True)
+        if budget < 1:
+            raise LocalError("the wallet has not enough coins", code="wallet-empty")
+        for _ in range(CHOICES):
+            async with self._choosing:
+                planned, writes = await send.plan(self._till, op_id, want, then)
+                plan = plan_of(planned, writes)
+                try:
+                    await self._till.store.commit(*beside(plan), *writes)
+                except Conflict as conflict:
+                    if conflict.name == "proof_mark":
+                        continue  # a coin went elsewhere between our read and our write
+                    raise
+            if planned.outputs:
+                self._driver.planned(op_id, planned.outputs)
+            return plan
+        raise LocalError("too many sends at once", code="busy")
+
     async def _place(self, op_id: str, want: Want, then: Then) -> None:
         if want.amount <= 0:
             raise LocalError("a token has a positive amount")

@@ -13,6 +13,7 @@ from typing import Final
 
 from nostrllm.core import coins
 from nostrllm.errors import LocalError
+from nostrllm.ports import Write
 from nostrllm.purse.operation import Operation, Own, Then, mark, outcome_of, proof_of
 from nostrllm.purse.till import Outputs, Till, keyset_in_use, keysets_with
 from nostrllm.wire.token import Proof, Token
@@ -23,12 +24,17 @@ COINS_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A token of `amount` units; with `lock`, of coins locked to that key until that time."""
+    """A token of `amount` units; with `lock`, of coins locked to that key until that time.
+
+    `most`: the amount has the fee of the swap that makes the token in it, and a smaller token will
+    do.
+    """
 
     mint: str
     unit: str
     amount: int
     lock: tuple[str, int] | None = None
+    most: bool = False
 
 
 async def place(till: Till, op_id: str, want: Want, then: Then) -> Outputs:
@@ -36,33 +42,42 @@ async def place(till: Till, op_id: str, want: Want, then: Then) -> Outputs:
 
     The outputs of the swap to run; none if it is done already. Raises LocalError `wallet-empty`.
     """
+    planned, writes = await plan(till, op_id, want, then)
+    await till.store.commit(*writes)
+    return planned.outputs
+
+
+async def plan(
+    till: Till, op_id: str, want: Want, then: Then
+) -> tuple[Operation, tuple[Write, ...]]:
+    """The send of a token, and the writes that store it: DONE, with those of `then`, if the coins
+    are there as they are, else the swap to run. Raises as `place`.
+
+    With `want.most`, the amount is the most that the token and the fee of its swap may cost.
+    """
     rows = await till.store.read("proof_free", mint=want.mint, unit=want.unit)
-    have, amount = [proof_of(row) for row in rows], want.amount
+    have, amount, now = [proof_of(row) for row in rows], want.amount, till.clock.now()
     ready = coins.exact(have, amount) if want.lock is None else None
     if ready is None or len(ready) > COINS_MAX:
-        operation = await _swap(till, op_id, want, have)
-        await till.store.commit(
-            operation.insert(till.clock.now()),
-            *mark(operation.inputs, "free", "reserved", op_id),
-        )
-        return operation.outputs
+        swap = await _swap(till, op_id, want, have)
+        return swap, (swap.insert(now), *mark(swap.inputs, "free", "reserved", op_id))
     done = Operation(op_id, "send", want.mint, want.unit, amount, 0, (), (), state="DONE")
     token = Token(want.mint, want.unit, tuple(ready))
-    await till.store.commit(
-        done.insert(till.clock.now()),
-        *mark(ready, "free", "sent", op_id),
-        *then(outcome_of(done, (), token)),
-    )
-    return ()
+    marked = mark(ready, "free", "sent", op_id)
+    return done, (done.insert(now), *marked, *then(outcome_of(done, (), token)))
 
 
 async def _swap(till: Till, op_id: str, want: Want, have: Sequence[Proof]) -> Operation:
     mint, amount = till.mints.at(want.mint), want.amount
-    if sum(proof.amount for proof in have) < amount:  # known without the mint
+    if sum(proof.amount for proof in have) < (1 if want.most else amount):  # known without the mint
         raise LocalError("the wallet has not enough coins", code="wallet-empty")
     keysets = await keysets_with(mint, {proof.id for proof in have})
-    inputs = coins.select([proof for proof in have if proof.id in keysets], amount, keysets)
-    fee = coins.fee(inputs, keysets)
+    have = [proof for proof in have if proof.id in keysets]
+    if want.most:
+        inputs, amount, fee = coins.payable(have, amount, keysets)
+    else:
+        inputs = coins.select(have, amount, keysets)
+        fee = coins.fee(inputs, keysets)
     rest = sum(proof.amount for proof in inputs) - fee - amount
     rows = [Own(piece, 0, "sent", op_id, want.lock) for piece in coins.split(amount)]
     rows += [Own(piece, 0) for piece in coins.split(rest)]

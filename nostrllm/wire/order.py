@@ -356,7 +356,8 @@ class Answer(_FromProvider):
     """The reply to a query, a top-up, a refund or a cancel; `to` is the id of that message.
 
     `invoice` is what fills the account if it is paid by `expires_at`. `paid_msat` is what paying
-    the client's own invoice cost in all.
+    the client's own invoice cost in all, `fee_msat` what the mint took for a swap of coins; the
+    account bore both.
     """
 
     type: Literal["answer"] = "answer"
@@ -368,6 +369,7 @@ class Answer(_FromProvider):
     invoice: InvoiceText | None = None
     expires_at: Seconds | None = None
     paid_msat: Msat | None = None
+    fee_msat: Msat | None = None
     problem: Problem | None = None
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 
 import pytest
@@ -120,3 +121,31 @@ def test_most_is_the_largest_sum_that_fits(amounts: list[int], target: int) -> N
     for amount in amounts[:8]:
         sums |= {one + amount for one in sums}
     assert coins.most(amounts[:8], target) == max(one for one in sums if one <= target)
+
+
+@given(powers, st.integers(0, 1 << 21), st.sampled_from([0, 100, 999, 2_500]))
+def test_a_token_and_its_fee_fit_into_a_budget(amounts: list[int], budget: int, ppk: int) -> None:
+    wallet = [proof(amount, number) for number, amount in enumerate(amounts)]
+    keysets = {"k": Keyset(ppk)}
+    if min(budget, sum(amounts)) <= coins.fee(wallet, keysets):
+        with contextlib.suppress(LocalError):
+            coins.payable(wallet, budget, keysets)
+        return
+    chosen, token, fee = coins.payable(wallet, budget, keysets)
+    assert token >= 1
+    assert token + fee <= budget
+    assert fee == coins.fee(chosen, keysets)
+    assert sum(one.amount for one in chosen) >= token + fee
+
+
+def test_no_token_without_coins_or_budget() -> None:
+    for wallet, budget in (([], 5), ([proof(8)], 0), ([proof(1)], 1)):
+        with pytest.raises(LocalError) as caught:
+            coins.payable(wallet, budget, {"k": Keyset(100)})
+        assert caught.value.code == "wallet-empty"
+
+
+def test_many_small_coins_are_paid_for_by_him_who_gets_them() -> None:
+    wallet = [proof(1, number) for number in range(40)]
+    chosen, token, fee = coins.payable(wallet, 20, {"k": Keyset(100)})
+    assert (len(chosen), token, fee) == (20, 18, 2)

@@ -105,8 +105,14 @@ async def test_a_refund_of_many_small_coins_is_one_readable_token(
         token = parse_token(said[-1])
         assert 430 <= token.amount < 450  # swapping so many coins has its price
         assert len(token.proofs) <= 64
-        assert -(await stall.books())[f"account:{buyer.me.pubkey}"] >= 1_000
+        books = await stall.books()
+        assert f"mint fee {450 - token.amount} sat; 0 sat stay here" in said[-2]
+        assert books == {f"coins:sat:{mint_url}": token.amount * 1_000, **change_in(books)}
         assert await buyer.worth(said[-1]) == token.amount - 1
+
+
+def change_in(books: dict[str, int]) -> dict[str, int]:
+    return {name: msat for name, msat in books.items() if name.startswith("change:")}
 
 
 @pytest.mark.parametrize(
