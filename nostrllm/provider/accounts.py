@@ -346,7 +346,7 @@ class Accounts:
         fee = f"; mint fee {sats(fee_msat)}" if fee_msat else ""
         if token:
             return [f"Refund of {token.amount} {token.unit}{fee}; {sats(balance)} stay here.", text]
-        return [f"{sats(row['msat'])} added{fee}. Your balance is {sats(balance)}."]
+        return [f"{sats(row['msat'])} added. Your balance is {sats(balance)}{fee}."]
 
 
 def _moved(row: Row, state: str, msat: int) -> Write:
