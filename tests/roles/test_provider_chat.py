@@ -140,8 +140,8 @@ async def test_an_account_pays_to_the_msat_and_is_refunded(stall: Stall, person:
     await person.say(stall.pubkey, "/refund")
     said = await person.heard_until(stall.pubkey, "cashuB")
     refunded = as_token(said[-1]).amount
-    assert refunded == balance // 1_000 - 1  # the mint's fee
-    assert "mint fee 1 sat" in said[-2]
+    fee = int("mint fee 1 sat" in said[-2])  # none if the coins were there as they are
+    assert refunded == balance // 1_000 - fee
     await person.worth(said[-1])
     assert (await stall.books()).get(f"account:{person.me.pubkey}", 0) > -3_000
 
