@@ -20,6 +20,7 @@ from nostrllm.errors import CODES
 from nostrllm.service.config import (
     BlockTable,
     EngineTable,
+    LockedTable,
     ModelTable,
     ProviderTable,
     TermsTable,
@@ -145,6 +146,7 @@ def test_every_field_of_the_providers_file() -> None:
         "provider": ProviderTable,
         "engine": EngineTable,
         "terms": TermsTable,
+        "locked": LockedTable,
         "block": BlockTable,
         "model": ModelTable,
     }

@@ -185,3 +185,18 @@ def withdraw(
         said = f"{taken.amount} {token.unit} at {token.mint}, the mint's fee {taken.fee}"
         click.echo(plain_line(said), err=True)
         click.echo(encode_token(token))
+
+
+@click.command()
+@CONFIG
+@click.argument("token")
+def deposit(config_path: Path, token: str) -> None:
+    """Put a TOKEN of your own into a stopped provider: coins for refunds, and to try mints with."""
+    from nostrllm.cli.report import failing
+    from nostrllm.service.audit import deposit as put_in
+    from nostrllm.service.config import read_provider_config
+
+    with failing():
+        done = _run(put_in(read_provider_config(config_path), token))
+        said = f"{done.net} {done.unit} at {done.mint}, the mint's fee {done.fee}"
+        click.echo(plain_line(said))

@@ -244,6 +244,16 @@ def change_spent(owner: str, place: str, change_msat: int) -> Postings:
     return balanced((change(owner), change_msat), (place, -change_msat))
 
 
+def fee_borne(place: str, fee_msat: int) -> Postings:
+    """A swap of our own coins cost us the mint's fee."""
+    return balanced(("fees", fee_msat), (place, -fee_msat))
+
+
+def deposited(place: str, net_msat: int) -> Postings:
+    """The owner put coins in."""
+    return balanced((place, net_msat), ("owner", -net_msat))
+
+
 def withdrawn(place: str, msat: int, fee_msat: int) -> Postings:
     """The owner took coins out; the fee of the swap that made them is borne like any other."""
     return balanced((place, -msat - fee_msat), ("owner", msat), ("fees", fee_msat))

@@ -67,7 +67,9 @@ def parse_locked(secret: str) -> Lock:
 
 def _wrong() -> RemoteError:
     return RemoteError(
-        "a coin is not locked in the form that is taken here", code="payment-token-locked-wrong"
+        "a coin is not locked in the form that is taken here",
+        code="payment-token-locked-wrong",
+        fraud="lock-game",
     )
 
 
@@ -99,5 +101,7 @@ def common_lock(secrets: Sequence[str], wanted: Wanted) -> int:
 def _check_refunds(refunds: Collection[str], key: str) -> None:
     if len(set(refunds)) != len(refunds) or key in refunds:
         raise RemoteError(
-            "each coin has a refund key of its own", code="payment-token-locked-wrong"
+            "each coin has a refund key of its own",
+            code="payment-token-locked-wrong",
+            fraud="lock-game",
         )

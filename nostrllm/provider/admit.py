@@ -20,14 +20,17 @@ from nostrllm.core.order import Order
 from nostrllm.errors import RemoteError
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.conduct import Conduct
+from nostrllm.provider.locked import Locks
 from nostrllm.provider.reply import Address
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.ticket import Job, Ticket
+from nostrllm.provider.tokens import LockedToken, Offered
 from nostrllm.purse import Plan
+from nostrllm.purse.receive import Unlock
 from nostrllm.wire.announcement import ModelOffer
-from nostrllm.wire.order import AccountPayment, ChatRequest, Usage
+from nostrllm.wire.order import AccountPayment, ChatRequest, LockedPayment, NewOutputs, Usage
 from nostrllm.wire.order import Order as ClientOrder
-from nostrllm.wire.token import Token, normal_url, parse_token
+from nostrllm.wire.token import BlindedMessage, Token, normal_url, parse_token
 
 #: An order that cannot pay for this many tokens of answer is not worth its prompt.
 ANSWER_TOKENS_MIN: Final = 16
@@ -59,7 +62,10 @@ class Letter:
 
 @dataclass(frozen=True, slots=True)
 class Wish:
-    """What is asked for, whoever asked and in whatever dialect."""
+    """What is asked for, whoever asked and in whatever dialect.
+
+    `token` pays, None: the author's account; with `outputs` it is one that is locked to us.
+    """
 
     letter: Letter
     address: Address
@@ -73,16 +79,41 @@ class Wish:
     deadline: int
     end_by: int | None = None
     chunk_s: float | None = None
+    outputs: tuple[BlindedMessage, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Funds:
+    """What pays for an order: a swap to run first, a locked token, or neither: an account.
+
+    `name` stands for it in the signed acceptance.
+    """
+
+    order: Order
+    name: str
+    mint: str = ""
+    unit: str = ""
+    plan: Plan | None = None
+    lock: LockedToken | None = None
+
+    @property
+    def budget_msat(self) -> int:
+        """The most that the work may cost, also while a swap is still to come."""
+        order = self.order
+        return order.budget_msat if self.plan is None else order.ceiling_msat - order.fee_msat
 
 
 class Admission:
     """Turns wishes into jobs, or refuses them with RemoteError or, for the world, WorldError."""
 
-    def __init__(self, world: World, shop: Shop, announcer: Announcer, conduct: Conduct) -> None:
+    def __init__(
+        self, world: World, shop: Shop, announcer: Announcer, conduct: Conduct, locks: Locks
+    ) -> None:
         self._world = world
         self._shop = shop
         self._announcer = announcer
         self._conduct = conduct
+        self._locks = locks
 
     def wish(self, letter: Letter, order: ClientOrder) -> Wish:
         """What an order of our client asks for."""
@@ -102,6 +133,7 @@ class Admission:
             deadline=min(order.deadline, self._world.now_s() + 3_600),
             end_by=order.end_by,
             chunk_s=None if order.chunk_ms is None else order.chunk_ms / 1_000,
+            outputs=outputs_in(payment) if isinstance(payment, LockedPayment) else None,
         )
 
     async def admit(self, wish: Wish) -> Job:
@@ -109,27 +141,17 @@ class Admission:
         standing = await self._conduct.check(wish.letter.author)
         self._check_form(wish)
         prompt = self._prompt_tokens(wish)
-        plan: Plan | None = None
-        payment = wish.letter.id
-        if wish.token is None:
-            order = await self._account_order(wish, prompt)
-        else:
-            token = self.token(wish.token)
-            self._check_budget(wish, prompt, token.amount * unit_msat(token.unit), fee_msat=0)
-            payment = coins.digest(token.proofs)
-            plan = await self.plan(wish.letter.id, token, ladder=True)
-            order = self._token_order(wish, plan, await self._change_fee(plan))
-        budget = order.budget_msat if plan is None else order.ceiling_msat - order.fee_msat
-        self._check_budget(wish, prompt, budget, order.fee_msat)
+        funds = await self._funds(wish, prompt, trusted=standing == "allowed")
+        self._check_budget(wish, prompt, funds.budget_msat, funds.order.fee_msat)
         ticket = Ticket(
             id=wish.letter.id,
             wrap=wish.letter.wrap,
             address=wish.address,
             model=wish.offer.id,
             price_id=wish.price_id,
-            order=order,
-            mint=plan.mint if plan else "",
-            unit=plan.unit if plan else "",
+            order=funds.order,
+            mint=funds.mint,
+            unit=funds.unit,
             commitment=wish.commitment,
             deadline=wish.deadline,
         )
@@ -137,14 +159,32 @@ class Admission:
             ticket=ticket,
             offer=wish.offer,
             request=wish.request,
-            body=self._body(wish, prompt, budget),
-            plan=plan,
-            payment=payment,
+            body=self._body(wish, prompt, funds.budget_msat),
+            plan=funds.plan,
+            lock=funds.lock,
+            payment=funds.name,
             prompt_tokens=prompt,
             end_by=wish.end_by,
             chunk_s=wish.chunk_s if standing == "allowed" else None,
             said_at=wish.letter.created_at,
         )
+
+    async def _funds(self, wish: Wish, prompt: int, *, trusted: bool) -> _Funds:
+        if wish.token is None:
+            return _Funds(await self._account_order(wish, prompt), wish.letter.id)
+        token = self.token(wish.token)
+        self._check_budget(wish, prompt, token.amount * unit_msat(token.unit), fee_msat=0)
+        name = coins.digest(token.proofs)
+        unlock = None
+        if wish.outputs is not None:
+            lock = await self._locks.judge(offered(wish, token))
+            if trusted and await self._locks.is_believed(lock):
+                order = self._locked_order(wish, lock, await self._change_fee(lock.mint, lock.unit))
+                return _Funds(order, name, lock.mint, lock.unit, lock=lock)
+            unlock = self._locks.unlock
+        plan = await self.plan(wish.letter.id, token, ladder=True, unlock=unlock)
+        order = self._token_order(wish, plan, await self._change_fee(plan.mint, plan.unit))
+        return _Funds(order, name, plan.mint, plan.unit, plan=plan)
 
     def _check_form(self, wish: Wish) -> None:
         """Refuse what this model does not take. Raises RemoteError."""
@@ -186,31 +226,54 @@ class Admission:
             )
         return token
 
-    async def plan(self, op_id: str, token: Token, *, ladder: bool) -> Plan:
-        """The swap of a token for an order (kept apart as a ladder) or into an account."""
-        state = "held" if ladder else "free"
+    def offered(self, letter: Letter, payment: LockedPayment) -> Offered:
+        """The locked token of a letter that is refused. Raises RemoteError."""
+        token = parse_token(payment.token)
+        if token.mint not in self._shop.mints:
+            raise RemoteError("not a mint of ours", code="payment-mint-unaccepted")
+        return Offered(letter.id, letter.author, token, (), None)
+
+    async def plan(
+        self, op_id: str, token: Token, *, ladder: bool, unlock: Unlock | None = None
+    ) -> Plan:
+        """The swap of a token for an order (kept apart as a ladder) or into an account.
+
+        `unlock` signs for one that is locked to us.
+        """
         return await self._world.purse.plan_receive(
-            op_id, token, ladder=ladder, owner=op_id if ladder else "", proof_state=state
+            op_id,
+            token,
+            ladder=ladder,
+            owner=op_id if ladder else "",
+            proof_state="held" if ladder else "free",
+            unlock=unlock,
         )
 
-    async def _change_fee(self, plan: Plan) -> int:
+    async def _change_fee(self, mint: str, unit: str) -> int:
         """What receiving our change will cost the client, in units."""
-        keysets = await self._world.mints.at(plan.mint).keysets()
-        active = [k.fee_ppk for k in keysets.values() if k.active and k.unit == plan.unit]
+        keysets = await self._world.mints.at(mint).keysets()
+        active = [k.fee_ppk for k in keysets.values() if k.active and k.unit == unit]
         return -(-CHANGE_COINS * min(active, default=0) // 1_000)
+
+    def _locked_order(self, wish: Wish, lock: LockedToken, change_fee: int) -> Order:
+        coin = unit_msat(lock.unit)
+        return Order(
+            funding="locked",
+            ceiling_msat=_ceiling(wish, lock.worth_msat),
+            fee_msat=lock.fee * coin,
+            unit_msat=coin,
+            change_fee_units=change_fee,
+            wants_ecash=wish.wants_ecash,
+            rungs=lock.rungs,
+            state="paid",
+            net_msat=lock.worth_msat - lock.fee * coin,
+        )
 
     def _token_order(self, wish: Wish, plan: Plan, change_fee: int) -> Order:
         coin = unit_msat(plan.unit)
-        worth = plan.amount * coin
-        ceiling = worth if wish.ceiling_msat is None else wish.ceiling_msat
-        if worth < ceiling:
-            raise RemoteError(
-                f"the token is worth {worth} msat, less than the ceiling of {ceiling}",
-                code="payment-amount-low",
-            )
         return Order(
             funding="token",
-            ceiling_msat=ceiling,
+            ceiling_msat=_ceiling(wish, plan.amount * coin),
             fee_msat=plan.fee * coin,
             unit_msat=coin,
             change_fee_units=change_fee,
@@ -255,3 +318,24 @@ class Admission:
         body["max_tokens"] = max(1, min(asked, wish.offer.max_tokens, paid_for))
         body["model"] = self._shop.model(wish.offer.id).upstream
         return body
+
+
+def _ceiling(wish: Wish, worth_msat: int) -> int:
+    """All that a client pays, by a token that is worth this. Raises RemoteError."""
+    ceiling = worth_msat if wish.ceiling_msat is None else wish.ceiling_msat
+    if worth_msat < ceiling:
+        raise RemoteError(
+            f"the token is worth {worth_msat} msat, less than the ceiling of {ceiling}",
+            code="payment-amount-low",
+        )
+    return ceiling
+
+
+def outputs_in(payment: LockedPayment | NewOutputs) -> tuple[BlindedMessage, ...]:
+    """The client's own outputs."""
+    return tuple(BlindedMessage(each.amount, each.id, each.B_) for each in payment.outputs)
+
+
+def offered(wish: Wish, token: Token) -> Offered:
+    """The locked token of a wish."""
+    return Offered(wish.letter.id, wish.letter.author, token, wish.outputs or (), wish.deadline)

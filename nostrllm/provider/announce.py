@@ -15,6 +15,7 @@ import structlog
 
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Filter, Write
+from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.shop import Shop, World
 from nostrllm.wire import kinds
 from nostrllm.wire.announcement import (
@@ -51,14 +52,14 @@ log = structlog.get_logger()
 class Announcer:
     """Signs and publishes what the shop sells, and knows every price it has promised."""
 
-    def __init__(self, world: World, shop: Shop, *, payment_key: str, nprofile: str) -> None:
+    def __init__(self, world: World, shop: Shop, *, payment_key: PaymentKey, nprofile: str) -> None:
         self._world = world
         self._shop = shop
         self._payment_key = payment_key
         self._nprofile = nprofile
         self._pages: dict[str, PricePage] = {}
         self._current: dict[str, str] = {}  # model id → price page event id
-        self._instance = ""
+        self.instance = ""
         self._seq = 0
         self._last_announced = 0
         self._is_announced = False
@@ -68,9 +69,9 @@ class Announcer:
         """Read back the lists promised before, and this store's instance name."""
         store = self._world.store
         rows = await store.read("meta_get", name="instance")
-        self._instance = str(rows[0]["value"]) if rows else secrets.token_hex(8)
+        self.instance = str(rows[0]["value"]) if rows else secrets.token_hex(8)
         if not rows:
-            await store.commit(Write("meta_set", {"name": "instance", "value": self._instance}))
+            await store.commit(Write("meta_set", {"name": "instance", "value": self.instance}))
         for row in await store.read("price_pages_all"):
             event = parse_event(json.loads(row["content"]))
             self._pages[event.id] = parse_price_page(event)
@@ -166,7 +167,7 @@ class Announcer:
             other = parse_announcement(event)
         except RemoteError:
             return
-        if other.d == self._shop.d and other.instance != self._instance and not other.closing:
+        if other.d == self._shop.d and other.instance != self.instance and not other.closing:
             newer = other.created_at >= self._last_announced
             if newer and not self.usurped:
                 log.error("key_used_elsewhere", instance=other.instance)
@@ -181,8 +182,8 @@ class Announcer:
             expiration=at + (60 if closing else self._shop.heartbeat_s * 2),
             mints=self._shop.mints,
             relays=self._shop.relays,
-            payment_key=self._payment_key,
-            instance=self._instance,
+            payment_key=self._payment_key.public,
+            instance=self.instance,
             closing=closing,
             price_seq=self._seq,
             price_root=price_root(self._offers()),

@@ -27,7 +27,7 @@ from typing import Final
 
 from nostrllm.core import ledger
 from nostrllm.core.order import Settlement
-from nostrllm.provider import audit_lightning, audit_requests
+from nostrllm.provider import audit_lightning, audit_locked, audit_requests
 from nostrllm.provider.books import (
     Books,
     Coin,
@@ -78,25 +78,28 @@ class Wanted:
 
 def audit(books: Books) -> list[Check]:
     """Every check that needs no mint. Total over rows."""
-    orders = {key: want for row in books.orders.values() for key, want in _of_order(row)}
+    orders = {key: want for row in books.orders.values() for key, want in _of_order(books, row)}
     transfers = {
         key: want for row in books.transfers.values() for key, want in _of_transfer(books, row)
     }
     invoices = {key: Wanted(lines) for key, lines in audit_lightning.sets(books)}
     payouts = dict(_of_withdrawals(books))
-    wanted = orders | transfers | invoices | payouts
+    swaps = {key: Wanted(_lines(lines)) for key, lines in audit_locked.swaps(books)}
+    wanted = orders | transfers | invoices | payouts | swaps
     return [
         Check("every row can be read", books.rows, tuple(books.odd[:FAULTS_SHOWN]), len(books.odd)),
         checked("every set of postings sums to zero", starmap(_zero, books.sets.items())),
         _all_zero(books),
         checked("accounts hold what the ledger says", _accounts(books)),
-        checked("orders add up", map(_adds_up, books.orders.values())),
+        checked("orders add up", (_adds_up(books, row) for row in books.orders.values())),
         checked("orders are booked as they ended", _booked(books, orders)),
         checked("top-ups and refunds are booked as they ended", _booked(books, transfers)),
         checked("invoices have a state that can be", audit_lightning.forms(books)),
         checked("invoices are booked as they ended", _booked(books, invoices)),
         checked("payments went to whoever asked", audit_requests.credited(books)),
         checked("withdrawals are booked", _booked(books, payouts)),
+        checked("swaps of locked tokens, and trials, are booked", _booked(books, swaps)),
+        checked("locked tokens stand as their orders do", audit_locked.tokens(books)),
         checked("what was pending is posted or void, once and when it is over", _pending(books)),
         checked("every set belongs to something", (_owned(key, wanted) for key in books.sets)),
         checked("every payment has its operation", _operations(books)),
@@ -151,14 +154,16 @@ def _split(row: OrderRow) -> Settlement:
     return Settlement(row.cost_msat, row.change_units, row.credit_msat)
 
 
-def _adds_up(row: OrderRow) -> str | None:
+def _adds_up(books: Books, row: OrderRow) -> str | None:
     """Is every msat that was paid in cost, change or credit, and the cost within the budget?"""
     if row.state not in ("paying", "paid", "settled", "closed", "refused"):
         return f"order {row.id} has no known state"
     parts = (row.cost_msat, row.change_units * row.unit_msat, row.credit_msat)
     if min(parts) < 0 or row.net_msat < 0:
         return f"order {row.id} has a negative part"
-    if row.settled and sum(parts) != row.net_msat:
+    token = books.locked.get(row.id)
+    all_back = token is not None and token.state == "released"
+    if row.settled and sum(parts) != (0 if all_back else row.net_msat):
         return f"order {row.id}: {sum(parts)} msat of {row.net_msat} are accounted for"
     if not row.settled and any(parts):
         return f"order {row.id} is {row.state} and has a cost, change or credit"
@@ -167,17 +172,19 @@ def _adds_up(row: OrderRow) -> str | None:
     return None
 
 
-def _of_order(row: OrderRow) -> Iterator[tuple[str, Wanted]]:
+def _of_order(books: Books, row: OrderRow) -> Iterator[tuple[str, Wanted]]:
+    for name, lines in audit_locked.of_order(books, row):
+        yield name, Wanted(_lines(lines))
     if row.funding == "account":
         hold = ledger.account_held(row.id, row.author, row.net_msat)
         yield f"held:{row.id}", Wanted(_lines(hold))
-    elif row.paid:
+    elif row.paid and row.funding == "token":
         paid = ledger.token_paid(row.id, _place(row), row.net_msat)
         yield f"paid:{row.id}", Wanted(_lines(paid))
     if row.settled:
-        end = ledger.settled(row.id, row.author, _split(row), row.unit_msat)
+        end = audit_locked.end_of(books, row, _split(row))
         yield f"settled:{row.id}", Wanted(_lines(end))
-    if row.settled and row.change_units:
+    if row.settled and row.change_units and row.funding == "token":
         taken = ledger.change_spent(row.id, _place(row), row.change_units * row.unit_msat)
         yield f"spent:{row.id}", Wanted(_lines(taken), due=False)
 
@@ -221,7 +228,7 @@ def _booked(books: Books, wanted: Mapping[str, Wanted]) -> Iterator[str | None]:
 
 
 #: Sets that make money pending, and those that post or void it.
-PENDING: Final = ("paid", "held")
+PENDING: Final = ("paid", "held", "locked")
 ENDED: Final = ("settled", "refund")
 
 
@@ -263,7 +270,7 @@ def _operations(books: Books) -> Iterator[str | None]:
     """Does the mint's side of each payment say what the order or transfer says?"""
     ends = {"done": "DONE", "pending": "PREPARED", "paying": "PREPARED"}
     for order in books.orders.values():
-        if order.funding != "account":
+        if order.funding == "token":
             end = "DONE" if order.paid else ends.get(order.state, "")
             yield _matches(
                 books, order.id, ("receive", end), order.net_msat if order.paid else None
@@ -347,7 +354,7 @@ def _held(books: Books) -> Iterator[str | None]:
     due = {
         row.id: row.net_msat
         for row in books.orders.values()
-        if row.funding != "account" and row.state == "paid"
+        if row.funding == "token" and row.state == "paid"
     }
     for owner in sorted(held.keys() | due.keys()):
         yield _differs(f"order {owner}", held[owner], due.get(owner, 0))
@@ -361,8 +368,10 @@ def _sent(books: Books) -> Iterator[str | None]:
         if account.startswith("change:")
     }
     own = {row.id: row.amount_msat for row in withdrawals(books)}
-    for owner in sorted(sent.keys() | owed.keys()):
-        wanted = own[owner] if owner in own else owed.get(owner, 0)
+    trials = {row.id for row in books.operations.values() if audit_locked.is_trial(row)}
+    due = audit_locked.change_due(books)
+    for owner in sorted((sent.keys() | owed.keys()) - trials):
+        wanted = own[owner] if owner in own else owed.get(owner, 0) - due[owner]
         yield _differs(f"change of {owner}", sent[owner], wanted)
 
 
@@ -390,6 +399,6 @@ def _suspect(books: Books) -> list[str]:
 def _solvent(books: Books) -> str | None:
     """Do coins that are worth something cover accounts, open orders and change?"""
     have = sum(coin.msat for coin in _kept(books))
-    have -= sum(suspect_msat(books).values())
+    have += audit_locked.locked_msat(books) - sum(suspect_msat(books).values())
     owed = sum(liabilities(books).values())
     return None if have >= owed else f"{have} msat of coins for {owed} msat of liabilities"

@@ -23,6 +23,9 @@ _T = TypeVar("_T")
 #: Operations of this prefix are the owner's withdrawals; a client's have the id of a message.
 WITHDRAWAL: Final = "withdraw-"
 
+#: Operations of this prefix are coins that the owner put in.
+DEPOSIT: Final = "deposit-"
+
 #: What an odd row does to the code that reads it.
 _ODD: Final = (LookupError, TypeError, ValueError, AttributeError, RecursionError, NostrllmError)
 
@@ -144,6 +147,25 @@ class OperationRow:
     ys: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class LockedRow:
+    """A token that is or was locked to us; `change_units` is what was signed for its payer."""
+
+    id: str
+    author: str
+    mint: str
+    unit: str
+    worth_msat: int
+    state: str
+    change_units: int
+    batch: str
+
+    @property
+    def change_msat(self) -> int:
+        """What was or is to be signed."""
+        return self.change_units * unit_msat(self.unit)
+
+
 @dataclass(slots=True)
 class Books:
     """Every row that money depends on. `odd` lists those that cannot be read."""
@@ -156,6 +178,7 @@ class Books:
     accounts: dict[str, int] = field(default_factory=dict)
     sets: dict[str, dict[str, int]] = field(default_factory=dict)
     coins: list[Coin] = field(default_factory=list)
+    locked: dict[str, LockedRow] = field(default_factory=dict)
     operations: dict[str, OperationRow] = field(default_factory=dict)
     claims: dict[tuple[str, str], str] = field(default_factory=dict)
     rows: int = 0
@@ -182,6 +205,7 @@ async def read_books(store: Store) -> Books:
         ("accounts_all", "account", _account),
         ("postings_all", "posting", _posting),
         ("audit_proofs", "coin", _coin),
+        ("locked_rows", "locked token", _locked),
         ("audit_operations", "operation", _operation),
         ("audit_claims", "claim", _claim),
     ):
@@ -287,6 +311,16 @@ def _coin(books: Books, row: Row) -> None:
             proof=Proof(_text(row, "keyset_id"), amount, secret, _text(row, "c"), dleq),
             named=row["state"] == "spent" or y_of(secret) == row["y"],
         )
+    )
+
+
+def _locked(books: Books, row: Row) -> None:
+    unit_msat(_text(row, "unit"))
+    names = ("id", "author", "mint", "unit", "state", "batch")
+    books.locked[_text(row, "id")] = LockedRow(
+        **{name: _text(row, name) for name in names},
+        worth_msat=_whole(row, "worth_msat"),
+        change_units=_whole(row, "change_units"),
     )
 
 

@@ -6,8 +6,8 @@ Inbox → Daemon.deliver → Talk | Admission → Counter.serve → Settler → 
 from __future__ import annotations
 
 import asyncio
-import secrets
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
@@ -15,26 +15,30 @@ import structlog
 
 from nostrllm.core.conduct import KINDS
 from nostrllm.core.pace import Pace
-from nostrllm.crypto.bdhke import sign_witness
 from nostrllm.crypto.keys import derive, is_public_key
 from nostrllm.errors import NostrllmError, RemoteError
 from nostrllm.ports import Write
 from nostrllm.provider.accounts import Accounts
-from nostrllm.provider.admit import Admission, Letter, Wish
+from nostrllm.provider.admit import Admission, Letter, Wish, outputs_in
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.deposits import Deposits
+from nostrllm.provider.handout import Handout
 from nostrllm.provider.inbox import Inbox
 from nostrllm.provider.lightning import Lightning
+from nostrllm.provider.locked import Locks
 from nostrllm.provider.melts import Melts
+from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.payments import Payments
 from nostrllm.provider.recover import Recovery
+from nostrllm.provider.redeem import Redeemer
 from nostrllm.provider.reply import Address, Letterbox
 from nostrllm.provider.requests import Payee, Requests
 from nostrllm.provider.serve import Counter
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.talk import Talk
+from nostrllm.provider.trial import Trials
 from nostrllm.wire import order as wire
 from nostrllm.wire.payment_request import is_payload
 
@@ -65,14 +69,22 @@ class Daemon:
     def __init__(self, world: World, shop: Shop, *, seed: bytes, nprofile: str) -> None:
         self._world = world
         self._shop = shop
-        payment = world.keyring.signer(derive(seed, "payment", "0"))
-        payee = _payee(seed, f"02{payment.pubkey}", nprofile)
-        self.announcer = Announcer(world, shop, payment_key=payee.key, nprofile=nprofile)
+        self._key = PaymentKey(seed)
+        payee = Payee(
+            nprofile, self._key, lambda letter_id: derive(seed, "request", letter_id).hex()[:32]
+        )
+        self.announcer = Announcer(world, shop, payment_key=self._key, nprofile=nprofile)
         self._letterbox = Letterbox(world, shop.relays)
-        self._settler = Settler(world, self._letterbox)
         self.conduct = Conduct(world.store, world.clock, shop.blocked)
+        self.trials = Trials(world, shop, self._key)
+        self._locks = Locks(world, shop, self._key, self.trials)
+        self._settler = Settler(world, self._letterbox, self._locks)
         self._counter = Counter(world, shop, self._letterbox, self._settler, self.conduct)
-        self._admission = Admission(world, shop, self.announcer, self.conduct)
+        self._admission = Admission(world, shop, self.announcer, self.conduct, self._locks)
+        self._handout = Handout(world, self._letterbox, self._settler, self.conduct)
+        self.redeemer = Redeemer(world, self._locks, self._handout)
+        self._settler.on_due = self.redeemer.wake
+        self.redeemer.stop_order = self._counter.cancel
         self._accounts = Accounts(
             world, shop, self._admission, self._letterbox, self._settler, self.conduct
         )
@@ -109,6 +121,7 @@ class Daemon:
         """Recover, announce, sell until `stop`, then drain: closing notice, finish, deliver."""
         await self.conduct.open()
         await self.announcer.open()
+        self._key.open(self.announcer.instance)
         await self.announcer.promise()
         await self.recovery.sweep()
         await self._payments.tell_lost()
@@ -123,6 +136,8 @@ class Daemon:
                     self.recovery.run,
                     self.lightning.deposits.run,
                     self.lightning.melts.run,
+                    self.redeemer.run,
+                    self.trials.run,
                 )
             ]
             async with asyncio.TaskGroup() as announcing:
@@ -155,6 +170,9 @@ class Daemon:
         give_up = self._world.clock.monotonic() + self._shop.drain_s
         while self._counter.open_orders and self._world.clock.monotonic() < give_up:
             await self._world.clock.sleep(0.05)
+        with suppress(NostrllmError, ExceptionGroup):  # what is left is settled at the next start
+            async with asyncio.timeout(DRAIN_REPLIES_S):
+                await self.redeemer.sweep()
         await self._letterbox.drain(DRAIN_REPLIES_S)
 
     async def status(self) -> Status:
@@ -269,6 +287,8 @@ class Daemon:
                 await self._ack(letter, message.order)
             case wire.Query():
                 await self._query(letter, message)
+            case wire.NewOutputs():
+                await self._new_outputs(letter, message)
 
     def _address(self, letter: Letter, reply: wire.ReplyTo) -> Address:
         """Where a program wants its answer, less what no stranger may name. Raises RemoteError."""
@@ -298,6 +318,13 @@ class Daemon:
                 Write("order_move", {**moved, "at": self._world.now_s()}),
                 Write("outbox_sent_of", {"owner": order_id}),
             )
+
+    async def _new_outputs(self, letter: Letter, message: wire.NewOutputs) -> None:
+        row = await self._own_order(letter, message.order)
+        locked = await self._world.store.read("locked_get", id=message.order)
+        if row is not None and locked and locked[0]["state"] == "due":
+            await self._locks.replace_outputs(locked[0], outputs_in(message))
+            self.redeemer.wake()
 
     async def _query(self, letter: Letter, query: wire.Query) -> None:
         statement = await self._accounts.statement(letter.author)
@@ -332,15 +359,17 @@ class Daemon:
             if reply is None or not is_public_key(reply.key):
                 return
             letter = letter.to(self._address(letter, reply))
-        await self._counter.refuse(letter, error.code, error.message)
+        release = await self._given_back(letter)
+        await self._counter.refuse(letter, error.code, error.message, release)
 
-
-def _payee(seed: bytes, payment_key: str, nprofile: str) -> Payee:
-    """Whom wallets pay; the payment key's secret stays in here."""
-    key = derive(seed, "payment", "0")
-    return Payee(
-        nprofile,
-        payment_key,
-        sign=lambda secret: sign_witness(secret, key, secrets.token_bytes(32)),
-        name=lambda letter_id: derive(seed, "request", letter_id).hex()[:32],
-    )
+    async def _given_back(self, letter: Letter) -> list[str] | None:
+        """What takes back the token of a refused order, if it is locked to us and to give."""
+        if letter.address.dialect != "client":
+            return None
+        try:
+            order = wire.parse_from_client(letter.text)
+            if isinstance(order, wire.Order) and isinstance(order.payment, wire.LockedPayment):
+                return await self._locks.give_back(self._admission.offered(letter, order.payment))
+        except RemoteError:
+            return None
+        return None

@@ -199,7 +199,7 @@ class Payments:
         now = self._world.clock.monotonic()
         if not 0 < len(proofs) <= RELEASE_COINS_MAX or self._releases.count("", now) != "pass":
             return None, []
-        signed = tuple(replace(one, witness=self._payee.sign(one.secret)) for one in proofs)
+        signed = tuple(replace(one, witness=self._payee.key.unlock(one.secret)) for one in proofs)
         claims = [
             Write(
                 "claim_release",

@@ -10,12 +10,12 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from nostrllm.core import ledger
+from nostrllm.core import coins, ledger
 from nostrllm.core.money import unit_msat
-from nostrllm.errors import LocalError, OutcomeUnknown
+from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
 from nostrllm.ports import Write
 from nostrllm.provider.audit import audit
-from nostrllm.provider.books import WITHDRAWAL, Books, by_owner
+from nostrllm.provider.books import DEPOSIT, WITHDRAWAL, Books, by_owner
 from nostrllm.provider.ticket import post
 from nostrllm.purse import Outcome, Purse
 from nostrllm.purse.operation import Then
@@ -54,6 +54,9 @@ def uncovered_msat(books: Books) -> int:
         for pubkey in pubkeys
     )
     held = by_owner(books, "held")
+    for row in books.locked.values():
+        if row.state == "accepted":  # the token is there to be given back, or taken
+            held[row.id] += row.worth_msat
     for name, msat in balances.items():
         if name.startswith("order:"):
             owed += max(0, -msat - held[name.removeprefix("order:")])
@@ -118,6 +121,28 @@ async def again(purse: Purse, name: str, now_s: Callable[[], int]) -> Withdrawal
     if not name.startswith(WITHDRAWAL) or not await purse.knows(name):
         raise LocalError("there is no such withdrawal", code="not-found")
     return await _made(purse, await purse.run(name, _booked(now_s)))
+
+
+async def deposit(purse: Purse, token: Token, now_s: Callable[[], int]) -> Outcome:
+    """Take a token of the owner's in: coins for refunds, and to try mints with.
+
+    The same token again is the same deposit. Raises RemoteError, OutcomeUnknown while the mint does
+    not say: call again.
+    """
+
+    def then(outcome: Outcome) -> Sequence[Write]:
+        if outcome.state != "DONE":
+            return ()
+        place = ledger.coins(outcome.mint, outcome.unit)
+        lines = ledger.deposited(place, outcome.net * unit_msat(outcome.unit))
+        return post(f"deposit:{outcome.op_id}", lines, now_s())
+
+    outcome = await purse.receive(f"{DEPOSIT}{coins.digest(token.proofs)[:32]}", token, then)
+    if outcome.state == "PREPARED":
+        raise OutcomeUnknown("the mint has not said yet what became of the swap")
+    if outcome.state == "REJECTED":
+        raise RemoteError("the mint did not take the token", code=outcome.code or "internal")
+    return outcome
 
 
 def _booked(now_s: Callable[[], int]) -> Then:

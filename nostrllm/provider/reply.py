@@ -149,9 +149,17 @@ class Letterbox:
     # storing and sending
 
     def store(
-        self, owner: str, outgoing: Sequence[Outgoing], *, keep_s: int = RESULT_KEEP_S
+        self,
+        owner: str,
+        outgoing: Sequence[Outgoing],
+        *,
+        keep_s: int = RESULT_KEEP_S,
+        first: int = 0,
     ) -> list[Write]:
-        """The writes that put replies into the outbox for `keep_s`; `wake` after the commit."""
+        """The writes that put replies into the outbox for `keep_s`; `wake` after the commit.
+
+        `first` is the place of the first among the letters of this owner.
+        """
         now = self._world.now_s()
         return [
             Write(
@@ -166,7 +174,7 @@ class Letterbox:
                     "expires_at": now + keep_s,
                 },
             )
-            for position, letter in enumerate(outgoing)
+            for position, letter in enumerate(outgoing, first)
         ]
 
     def wake(self) -> None:

@@ -16,6 +16,7 @@ from typing import Final
 from nostrllm.core.plain_lock import is_plain_lock
 from nostrllm.ports import Row, Write
 from nostrllm.provider.admit import Letter
+from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.shop import Shop, World
 from nostrllm.wire.payment_request import LockWanted, PaymentRequest, Transport
 
@@ -31,19 +32,18 @@ _BY_NIP17: Final = (("n", "17"),)
 
 @dataclass(frozen=True, slots=True)
 class Payee:
-    """Whom wallets pay: where (nprofile), locked to which key (compressed hex).
+    """Whom wallets pay: where (nprofile), locked to which key.
 
-    `sign` makes that key's witness of a secret (NUT-11), `name` the id of a request for a message.
+    `name` makes the id of a request for a message.
     """
 
     nprofile: str
-    key: str
-    sign: Callable[[str], str]
+    key: PaymentKey
     name: Callable[[str], str]
 
     def unlock(self, secret: str) -> str | None:
         """The witness of a coin that is locked to us alone; None for any other lock."""
-        return self.sign(secret) if is_plain_lock(secret, self.key) else None
+        return self.key.unlock(secret) if is_plain_lock(secret, self.key.public) else None
 
 
 class Requests:
@@ -95,7 +95,7 @@ class Requests:
             mints=self._shop.mints,
             description=self._shop.name,
             transports=(Transport("nostr", self._payee.nprofile, _BY_NIP17),),
-            lock=LockWanted("P2PK", self._payee.key),
+            lock=LockWanted("P2PK", self._payee.key.public),
         )
 
     async def of(self, name: str | None) -> Row | None:

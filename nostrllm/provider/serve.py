@@ -22,7 +22,8 @@ from nostrllm.provider.admit import Letter
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.generate import Brake, generate
 from nostrllm.provider.invoices import used_before
-from nostrllm.provider.reply import Address, Letterbox
+from nostrllm.provider.locked import refused
+from nostrllm.provider.reply import RESULT_KEEP_S, Address, Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.stream import ChunkCast
@@ -60,6 +61,7 @@ class Counter:
         self._letterbox = letterbox
         self._settler = settler
         self._conduct = conduct
+        self._locks = settler.locks
         self._slots = asyncio.Semaphore(shop.slots)
         self._running: dict[str, tuple[str, Brake]] = {}
         self.closing = False
@@ -130,6 +132,8 @@ class Counter:
         writes = [job.ticket.insert(now), *job.beside]
         if job.plan is not None:
             writes += job.plan.writes
+        elif job.lock is not None:
+            writes += self._locks.accepted(job.lock)
         else:
             hold = job.ticket.order.net_msat
             author = job.ticket.author
@@ -230,19 +234,27 @@ class Counter:
 
     # saying no
 
-    async def refuse(self, letter: Letter, code: str, message: str) -> None:
-        """Tell the asker that nothing was taken, and why. The order of this id will never run."""
+    async def refuse(
+        self, letter: Letter, code: str, message: str, release: Sequence[str] | None = None
+    ) -> None:
+        """Tell the asker that nothing was taken, and why. The order of this id will never run.
+
+        `release` gives him back what he had locked to us.
+        """
         problem = Problem(
             code=code, message=message[:MESSAGE_CHARS], retry_after_s=RETRY_AFTER.get(code)
         )
         log.info("order_refused", order=letter.id[:16], code=code)
         said = refusal(letter.address, letter.id, problem, "Nothing was taken.")
-        outgoing = await self._letterbox.seal(letter.address, said, keep_s=REFUSAL_KEEP_S)
-        if code == "rate-limited":
+        if release and isinstance(said, Refused):
+            said = said.model_copy(update={"release": list(release)})
+        keep_s = RESULT_KEEP_S if release else REFUSAL_KEEP_S
+        outgoing = await self._letterbox.seal(letter.address, said, keep_s=keep_s)
+        if code == "rate-limited" and not release:
             await self._letterbox.send(outgoing)
             return
         heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
-        stored = self._letterbox.store(letter.id, outgoing, keep_s=REFUSAL_KEEP_S)
+        stored = self._letterbox.store(letter.id, outgoing, keep_s=keep_s)
         await self._world.store.commit(Write("heard_note", heard), *stored)
         self._letterbox.wake()
 
@@ -281,6 +293,8 @@ def refusal(
 
 def _claimed(conflict: Conflict) -> RemoteError:
     """Why the coins or the balance cannot pay for this order."""
+    if (why := refused(conflict)) is not None:
+        return why
     if conflict.name == "account_take":
         return RemoteError("your balance changed meanwhile", code="account-insufficient")
     if conflict.name == "melt_insert":

@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -21,6 +21,7 @@ from nostrllm.core import ledger
 from nostrllm.core.order import Failed, Generated, Settlement
 from nostrllm.errors import CODES
 from nostrllm.ports import Conflict, Write
+from nostrllm.provider.locked import Locks, proofs_of
 from nostrllm.provider.reply import Letterbox
 from nostrllm.provider.shop import World
 from nostrllm.provider.ticket import Ticket, Written, post
@@ -29,7 +30,7 @@ from nostrllm.wire.amount import sats
 from nostrllm.wire.chat import split_answer
 from nostrllm.wire.event import Draft, Event
 from nostrllm.wire.message import Wire
-from nostrllm.wire.order import Change, Problem, Result, Statement, Usage
+from nostrllm.wire.order import Change, Problem, Result, SignedChange, Statement, Usage
 from nostrllm.wire.receipt import Details, receipt_draft
 from nostrllm.wire.token import Proof, Token, encode_token
 
@@ -58,6 +59,7 @@ class _Ending:
     written: Written
     change: tuple[Proof, ...]
     kept: tuple[Proof, ...]
+    release: tuple[str, ...]
     receipt: Event | None
     details: Details | None
     statement: Event | None
@@ -67,11 +69,13 @@ class _Ending:
 class Settler:
     """Books the end of orders and puts their replies into the outbox."""
 
-    def __init__(self, world: World, letterbox: Letterbox) -> None:
+    def __init__(self, world: World, letterbox: Letterbox, locks: Locks) -> None:
         self._world = world
         self._letterbox = letterbox
+        self.locks = locks
         self._booking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self.on_answer: Callable[[Ticket, str], None] = lambda _ticket, _text: None
+        self.on_due: Callable[[], None] = lambda: None
 
     async def settle(self, ticket: Ticket, event: Generated | Failed, written: Written) -> None:
         """Commit the order's end and wake the outbox; a second call for an order does nothing."""
@@ -81,6 +85,30 @@ class Settler:
             await self._book(ticket, written)
         self.on_answer(ticket, written.text)
         self._letterbox.wake()
+        if ticket.order.funding == "locked":
+            self.on_due()
+
+    async def credit(
+        self, pubkey: str, msat: int, make: Callable[[Event], Awaitable[list[Write]]]
+    ) -> None:
+        """Add to an account, with what `make` writes of the statement that says so, in one commit.
+
+        Raises Conflict from these writes.
+        """
+        async with self._booking.setdefault(pubkey, asyncio.Lock()):
+            for _ in range(TRIES_MAX):
+                balance, expected = await self._balance(pubkey, msat)
+                writes = await make(await self.statement(pubkey, *balance))
+                add = Write("account_add", {"pubkey": pubkey, "msat": msat})
+                try:
+                    await self._world.store.commit(*expected, add, *writes)
+                except Conflict as conflict:
+                    if conflict.name not in ("account_get", "account_expect"):
+                        raise
+                    await asyncio.sleep(0)
+                else:
+                    return
+        log.error("credit_contended", account=pubkey[:16])
 
     async def _book(self, ticket: Ticket, written: Written) -> None:
         for _ in range(TRIES_MAX):
@@ -102,7 +130,10 @@ class Settler:
         assert split is not None
         by_token = ticket.order.funding == "token"
         held = await self._world.purse.held(ticket.id) if by_token else []
-        change, kept = self._world.purse.choose(held, split.change_units)
+        change, kept = self._world.purse.choose(held, split.change_units if by_token else 0)
+        release: list[str] = []
+        if split.released:
+            release = self.locks.release(proofs_of(await self.locks.stored(ticket.id)))
         balance, expected = await self._balance(ticket.author, split.credit_msat)
         statement = None
         if split.credit_msat or ticket.order.funding == "account":
@@ -115,6 +146,7 @@ class Settler:
             written,
             tuple(change),
             tuple(kept),
+            tuple(release),
             receipt,
             details,
             statement,
@@ -173,8 +205,22 @@ class Settler:
             writes.append(
                 Write("account_add", {"pubkey": ticket.author, "msat": split.credit_msat})
             )
-        lines = ledger.settled(ticket.id, ticket.author, split, ticket.order.unit_msat)
-        return writes + post(f"settled:{ticket.id}", lines, now)
+        return writes + self._booked(ticket, split)
+
+    def _booked(self, ticket: Ticket, split: Settlement) -> list[Write]:
+        """The postings of an order's end, and what becomes of a token that is locked to us."""
+        order, writes = ticket.order, []
+        fee = order.fee_msat if order.funding == "locked" else 0
+        if split.released:
+            writes.append(Write("locked_release", {"id": ticket.id}, rows=1))
+            place = ledger.locked(ticket.mint, ticket.unit)
+            lines = ledger.lock_released(ticket.id, place, order.net_msat + fee)
+        else:
+            lines = ledger.settled(ticket.id, ticket.author, split, order.unit_msat, fee)
+        if order.funding == "locked" and not split.released:
+            due = {"id": ticket.id, "change_units": split.change_units}
+            writes.append(Write("locked_due", due, rows=1))
+        return writes + post(f"settled:{ticket.id}", lines, self._world.now_s())
 
 
 # in words
@@ -200,11 +246,13 @@ def _problem(code: str | None) -> Problem | None:
 
 def _result(ending: _Ending) -> Result:
     ticket, written, split = ending.ticket, ending.written, ending.split
-    change = None
+    change = signed = None
     if ending.change:
         change = Change(
             mint=ticket.mint, unit=ticket.unit, amount=split.change_units, token=_token(ending)
         )
+    elif split.change_units:
+        signed = SignedChange(mint=ticket.mint, unit=ticket.unit, amount=split.change_units)
     return Result(
         order=ticket.id,
         text=written.text,
@@ -215,8 +263,10 @@ def _result(ending: _Ending) -> Result:
         model=ticket.model,
         usage=written.usage or Usage(),
         cost_msat=split.cost_msat,
-        fee_msat=ticket.order.fee_msat,
+        fee_msat=0 if split.released else ticket.order.fee_msat,
         change=change,
+        signed=signed,
+        release=list(ending.release) or None,
         credit_msat=split.credit_msat,
         statement=_as_dict(ending.statement),
         accepted=json.loads(ticket.accepted) if ticket.accepted else None,

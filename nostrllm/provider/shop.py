@@ -11,7 +11,9 @@ from nostrllm.purse import Purse
 from nostrllm.wire.announcement import Limits, ModelOffer, Terms
 
 #: The parts of the store that a provider needs, in the order in which their tables are made.
-STORE_PARTS: Final = ("purse", "provider", "ledger", "conduct", "requests", "lightning")
+STORE_PARTS: Final = (
+    *("purse", "provider", "ledger", "conduct", "requests", "lightning", "locked"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +22,22 @@ class Model:
 
     offer: ModelOffer
     upstream: str
+
+
+@dataclass(frozen=True, slots=True)
+class Exposure:
+    """How much locked tokens may be worth that are not swapped yet: what a bad mint can cost us.
+
+    `client_msat` of one client, `strangers_msat` of all together who never paid for an answer
+    before, `mint_msat` at one mint. A token worth more than `swap_first_msat` is swapped before any
+    work.
+    """
+
+    total_msat: int = 100_000_000
+    mint_msat: int = 50_000_000
+    client_msat: int = 10_000_000
+    strangers_msat: int = 10_000_000
+    swap_first_msat: int = 5_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +65,7 @@ class Shop:
     letters_per_minute_max: int = 60
     drain_s: float = 60.0
     blocked: frozenset[str] = frozenset()
+    exposure: Exposure = field(default_factory=Exposure)
     limits: Limits = field(default_factory=Limits)
     terms: Terms = field(default_factory=Terms)
 

@@ -15,6 +15,7 @@ from nostrllm.core.money import MSAT_PER_SAT, unit_msat
 from nostrllm.core.order import Funding, Order
 from nostrllm.ports import Row, Write
 from nostrllm.provider.reply import Address
+from nostrllm.provider.tokens import LockedToken
 from nostrllm.purse import Plan
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.order import ChatRequest
@@ -77,7 +78,7 @@ class Ticket:
 
 def ticket_of(row: Row) -> Ticket:
     """The ticket of a stored order."""
-    funding: Funding = "token" if row["funding"] == "token" else "account"
+    funding: Funding = row["funding"]
     return Ticket(
         id=row["id"],
         wrap=row["wrap"],
@@ -112,9 +113,9 @@ def address_of(row: Row) -> Address:
 class Job:
     """An admitted order with what only this process knows of it: the prompt.
 
-    `plan` is the swap to run first, None when an account pays; `payment` names what pays in the
-    signed acceptance. `body` is what the engine is asked, `said_at` when the client wrote.
-    `beside` is committed with the order.
+    `plan` is the swap to run first, `lock` a token that is swapped afterwards; neither when an
+    account pays. `payment` names what pays in the signed acceptance. `body` is what the engine is
+    asked, `said_at` when the client wrote. `beside` is committed with the order.
     """
 
     ticket: Ticket
@@ -122,6 +123,7 @@ class Job:
     request: ChatRequest
     body: dict[str, Any]
     plan: Plan | None
+    lock: LockedToken | None
     payment: str
     prompt_tokens: int
     end_by: int | None = None

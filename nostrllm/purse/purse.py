@@ -38,6 +38,8 @@ from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof, Token, no
 
 #: Tries to choose coins that something else takes at the same moment.
 CHOICES: Final = 8
+#: So long is waited for coins that are in a swap.
+SWAP_S: Final = 0.25
 
 
 class Purse:
@@ -275,6 +277,7 @@ class Purse:
     async def _place(self, op_id: str, want: Want, then: Then) -> None:
         if want.amount <= 0:
             raise LocalError("a token has a positive amount")
+        empty = LocalError("too many sends at once", code="busy")
         for _ in range(CHOICES):
             try:
                 async with self._choosing:
@@ -287,10 +290,22 @@ class Purse:
                 if conflict.name != "operation_insert":
                     raise
                 return
+            except LocalError as error:
+                if error.code != "wallet-empty" or not await self._in_swaps(want):
+                    raise
+                empty = error
+                await self._till.clock.sleep(SWAP_S)
+                continue
             if outputs:
                 self._driver.planned(op_id, outputs)
             return
-        raise LocalError("too many sends at once", code="busy")
+        raise empty
+
+    async def _in_swaps(self, want: Want) -> bool:
+        """Are there coins at this mint that a swap under way may give back in a moment?"""
+        values = {"mint": want.mint, "unit": want.unit}
+        rows = await self._till.store.read("proof_reserved", **values)
+        return int(rows[0]["n"]) > 0
 
     async def reclaim(
         self, op_id: str, then: Then = nothing, *, unlock: Unlock | None = None

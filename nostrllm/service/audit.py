@@ -19,10 +19,10 @@ from nostrllm.provider.books import Summary, read_books, summary
 from nostrllm.provider.payout import Wish, Withdrawal
 from nostrllm.provider.reconcile import reconcile
 from nostrllm.provider.shop import STORE_PARTS
-from nostrllm.purse import Purse
+from nostrllm.purse import Outcome, Purse
 from nostrllm.service.config import ProviderConfig
 from nostrllm.service.secrets import seed_made_once
-from nostrllm.wire.token import normal_url
+from nostrllm.wire.token import normal_url, parse_token
 
 _CLOCK: Final = SystemClock()
 
@@ -91,6 +91,16 @@ async def withdraw(config: ProviderConfig, name: str, wish: Wish | None) -> With
         if wish is None:
             return await payout.again(purse, name, _now_s)
         return await payout.withdraw(await read_books(store), purse, name, wish, _now_s)
+
+
+async def deposit(config: ProviderConfig, text: str) -> Outcome:
+    """Take a token of the owner's in. Raises as `stopped` and payout.deposit, RemoteError."""
+    token = parse_token(text)
+    if token.mint not in config.shop("").mints:
+        raise ConfigError(f"{token.mint} is not a mint of this provider")
+    async with stopped(config) as store, CashuMints() as mints:
+        purse = Purse(store, mints, _CLOCK, seed_made_once(config.provider.state / "seed"))
+        return await payout.deposit(purse, token, _now_s)
 
 
 def _normal(wish: Wish) -> Wish:

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nostrllm.adapters.keys_sdk import parse_pubkey
 from nostrllm.errors import ConfigError, RemoteError
-from nostrllm.provider.shop import Model, Shop
+from nostrllm.provider.shop import Exposure, Model, Shop
 from nostrllm.wire.announcement import ModelOffer, Price, Terms
 from nostrllm.wire.message import MintUrl, RelayUrl
 from nostrllm.wire.places import relay_url
@@ -66,6 +66,26 @@ class EngineTable(_Table):
     first_token_s: float = Field(default=60.0, gt=0, le=3_600)
     include_usage: bool = True
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+
+
+class LockedTable(_Table):
+    """[locked]: how much tokens may be worth that are locked to us and not swapped yet."""
+
+    total_sat_max: int = Field(default=100_000, ge=0, le=100_000_000)
+    mint_sat_max: int = Field(default=50_000, ge=0, le=100_000_000)
+    client_sat_max: int = Field(default=10_000, ge=0, le=100_000_000)
+    strangers_sat_max: int = Field(default=10_000, ge=0, le=100_000_000)
+    swap_first_sat: int = Field(default=5_000, ge=0, le=100_000_000)
+
+    def exposure(self) -> Exposure:
+        """As the provider knows it."""
+        return Exposure(
+            total_msat=self.total_sat_max * 1_000,
+            mint_msat=self.mint_sat_max * 1_000,
+            client_msat=self.client_sat_max * 1_000,
+            strangers_msat=self.strangers_sat_max * 1_000,
+            swap_first_msat=self.swap_first_sat * 1_000,
+        )
 
 
 class TermsTable(_Table):
@@ -130,6 +150,7 @@ class ProviderConfig(_Table):
     engine: EngineTable
     terms: TermsTable = TermsTable()
     block: BlockTable = BlockTable()
+    locked: LockedTable = LockedTable()
     model: list[ModelTable] = Field(min_length=1, max_length=10_000)
 
     def shop(self, version: str) -> Shop:
@@ -161,6 +182,7 @@ class ProviderConfig(_Table):
             letters_per_minute_max=table.letters_per_minute_max,
             drain_s=table.drain_s,
             blocked=self.block.pubkeys(),
+            exposure=self.locked.exposure(),
             terms=Terms(**self.terms.model_dump()),
         )
 

@@ -20,7 +20,7 @@ from nostrllm.adapters.signer_local import LocalKeyring
 from nostrllm.adapters.store_sqlite import SqliteStore
 from nostrllm.core.parts import Assemblies
 from nostrllm.core.stream import unpad
-from nostrllm.ports import Filter, Signer, Subscription
+from nostrllm.ports import Filter, Signer, Store, Subscription
 from nostrllm.provider.daemon import Daemon
 from nostrllm.provider.shop import World
 from nostrllm.purse import Purse
@@ -133,12 +133,18 @@ async def selling(text: str) -> AsyncIterator[Stall]:
                 await running
 
 
+FromClient = (
+    wire.Order | wire.Query | wire.TopUp | wire.Refund | wire.Cancel | wire.Ack | wire.NewOutputs
+)
+
+
 @dataclass
 class Buyer:
     """A key, a wallet and relays; speaks both dialects by hand."""
 
     me: Signer
     purse: Purse
+    store: Store
     relays: WebsocketRelays
     mint: str
     letters: Subscription
@@ -200,7 +206,7 @@ class Buyer:
     async def order(
         self,
         provider: str,
-        payment: wire.TokenPayment | wire.AccountPayment,
+        payment: wire.TokenPayment | wire.LockedPayment | wire.AccountPayment,
         *,
         reply: Signer,
         **fields: Any,
@@ -220,9 +226,7 @@ class Buyer:
         }
         return wire.Order(**{**values, **fields})
 
-    def message(
-        self, content: wire.Order | wire.Query | wire.TopUp | wire.Refund | wire.Cancel | wire.Ack
-    ) -> Rumor:
+    def message(self, content: FromClient) -> Rumor:
         """The rumor that carries a message of our protocol."""
         draft = Draft(kinds.MESSAGE, content.as_json(), int(CLOCK.now()))
         return rumor(draft, self.me.pubkey)
@@ -309,7 +313,7 @@ async def buying(relay: str, mint: str, tmp: Path, amount: int = 500) -> AsyncIt
             assert outcome.state == "DONE"
         mine = Filter(kinds=(kinds.GIFT_WRAP,), tags={"p": (me.pubkey,)})
         async with relays.subscribe("dm", [mine], stored_s=200_000) as letters:
-            yield Buyer(me, purse, relays, mint, letters)
+            yield Buyer(me, purse, store, relays, mint, letters)
 
 
 def announced(events: list[Event], provider: str) -> list[Event]:

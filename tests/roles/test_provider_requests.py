@@ -155,7 +155,7 @@ async def test_the_request_says_what_a_wallet_needs(stall: Stall, person: Buyer)
     assert parse_profile(transport.target).pubkey == stall.pubkey
     assert request.lock is not None
     assert (request.lock.kind, request.lock.tags) == ("P2PK", ())
-    announced = stall.daemon.announcer._payment_key
+    announced = stall.daemon.announcer._payment_key.public
     assert request.lock.data == announced
     await person.say(stall.pubkey, "/qr")
     assert "capitals" in await person.heard(stall.pubkey)

@@ -189,7 +189,9 @@ class UncappedDaemon(Daemon):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._admission = UncappedAdmission(self._world, self._shop, self.announcer, self.conduct)
+        self._admission = UncappedAdmission(
+            self._world, self._shop, self.announcer, self.conduct, self._locks
+        )
 
 
 class EagerRecovery(Recovery):

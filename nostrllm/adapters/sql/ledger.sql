@@ -60,7 +60,7 @@ SELECT id, mint, unit, msat FROM (
         coalesce((SELECT sum(msat) FROM entry WHERE credit = 'change:' || given.id), 0)
         - coalesce((SELECT sum(msat) FROM entry WHERE debit = 'change:' || given.id), 0) AS msat
     FROM (
-        SELECT id, mint, unit FROM orders WHERE change_units > 0
+        SELECT id, mint, unit FROM orders WHERE change_units > 0 AND funding <> 'locked'
         UNION ALL
         SELECT id, mint, unit FROM transfer WHERE kind = 'refund' AND state = 'done'
     ) AS given

@@ -119,6 +119,10 @@ SELECT owner, mint, unit, amount, secret FROM proof
 WHERE state = 'sent' AND secret LIKE '[%'
 ORDER BY owner, amount DESC, y;
 
+-- name: proof_reserved
+SELECT COUNT(*) AS n FROM proof
+WHERE state = 'reserved' AND mint = :mint AND unit = :unit;
+
 -- name: proof_balance
 SELECT mint, unit, SUM(amount) AS amount FROM proof
 WHERE state = 'free'

@@ -1,0 +1,272 @@
+"""Locked tokens of orders that are over become coins, many in one swap (payment B).
+
+due rows → one swap per mint and unit → signatures stored → `settled` messages
+
+A mint's work is mostly per swap and per change coin, and what goes wrong with one token goes wrong
+with its whole swap. So tokens are gathered for a moment and swapped together; a swap that a mint
+refuses is cut in halves until the culprit is alone, and who spoiled his own change has it credited.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from itertools import groupby
+from typing import Final
+
+import structlog
+
+from nostrllm.core import ledger
+from nostrllm.core.money import unit_msat
+from nostrllm.errors import NostrllmError, RemoteError, WorldError
+from nostrllm.ports import Conflict, Row, Write
+from nostrllm.provider.handout import Handout, change_msat, chosen
+from nostrllm.provider.locked import Locks, proofs_of
+from nostrllm.provider.shop import World
+from nostrllm.provider.ticket import post
+from nostrllm.purse import Outcome
+from nostrllm.purse.settle import Part
+from nostrllm.purse.till import keyset_in_use
+
+#: Orders and coins in one swap, and how long the first waits for others.
+ORDERS_MAX: Final = 50
+COINS_MAX: Final = 150
+GATHER_S: Final = 0.25
+
+#: Everything that is locked to us is settled so long before its locktime.
+MARGIN_S: Final = 1_800
+
+#: What a mint did not answer is looked at again after a second, then after twice as long, …
+PAUSE_S: Final = 1.0
+PAUSE_S_MAX: Final = 600.0
+LOOK_S: Final = 30.0
+
+#: Operations of this prefix are swaps of locked tokens.
+SETTLE: Final = "settle-"
+
+log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Breaker:
+    """A mint that does not answer is left alone until `until_s`, each time for longer."""
+
+    pause_s: float = PAUSE_S
+    until_s: float = 0.0
+
+
+class Redeemer:
+    """Swaps what is due, for ever; `wake` it when there is something new."""
+
+    def __init__(self, world: World, locks: Locks, handout: Handout) -> None:
+        self._world = world
+        self._locks = locks
+        self._handout = handout
+        self._wake = asyncio.Event()
+        self._breakers: dict[str, _Breaker] = {}
+        self.stop_order: Callable[[str], object] = lambda order_id: None
+
+    def wake(self) -> None:
+        """A token is due."""
+        self._wake.set()
+
+    def is_open(self, mint: str) -> bool:
+        """Does this mint answer, as far as we know?"""
+        breaker = self._breakers.get(mint)
+        return breaker is None or breaker.until_s <= self._world.clock.monotonic()
+
+    async def run(self) -> None:
+        """Settle for ever: at once when woken, else what is left over."""
+        while True:
+            self._wake.clear()
+            await self.sweep()
+            try:
+                async with asyncio.timeout(self._pause_s()):
+                    await self._wake.wait()
+            except TimeoutError:
+                continue
+            await self._world.clock.sleep(GATHER_S)
+
+    def _pause_s(self) -> float:
+        now = self._world.clock.monotonic()
+        waits = [breaker.until_s - now for breaker in self._breakers.values()]
+        return max(0.05, min([LOOK_S, *waits]))
+
+    async def sweep(self) -> int:
+        """Take every token one step further. Returns how many are not at their end."""
+        store = self._world.store
+        for row in await store.read("locked_batches"):
+            await self._run(str(row["batch"]))
+        await self._stop_late()
+        rows = [row for row in await store.read("locked_all_due") if self.is_open(row["mint"])]
+        groups: dict[tuple[str, str], list[Row]] = {}
+        for row in rows:
+            groups.setdefault((row["mint"], row["unit"]), []).append(row)
+        async with asyncio.TaskGroup() as group:
+            for where, due in groups.items():
+                group.create_task(self._settle_all(where, due))
+        await self.tell()
+        left = await store.read("locked_all_due")
+        return len(left) + len(await store.read("locked_batches"))
+
+    async def _stop_late(self) -> None:
+        """Whatever runs so near its locktime is stopped, and charged as far as it came."""
+        before = self._world.now_s() + MARGIN_S
+        for row in await self._world.store.read("locked_late", before=before):
+            if row["state"] == "accepted":
+                self.stop_order(row["id"])
+            elif row["locktime"] < self._world.now_s():
+                log.error("lock_overdue", order=row["id"][:16], mint=row["mint"])
+
+    # one mint and unit
+
+    async def _settle_all(self, where: tuple[str, str], due: Sequence[Row]) -> None:
+        try:
+            ready = await self._ready(where, due)
+            for batch in _batches(ready):
+                await self._settle(where, batch)
+        except (WorldError, RemoteError) as error:
+            self._trip(where[0], error)
+
+    def _trip(self, mint: str, error: NostrllmError) -> None:
+        last = self._breakers.get(mint, _Breaker())
+        pause = min(PAUSE_S_MAX, last.pause_s * 2)
+        until = self._world.clock.monotonic() + last.pause_s
+        self._breakers[mint] = replace(last, pause_s=pause, until_s=until)
+        log.warning("settling_waits", mint=mint, code=error.code)
+
+    async def _ready(self, where: tuple[str, str], due: Sequence[Row]) -> list[Row]:
+        """Those whose change the mint can sign; of the others new outputs are asked for."""
+        keysets = await self._world.mints.at(where[0]).keysets()
+        keyset = keyset_in_use(keysets, where[1], ())
+        ready = []
+        for row in due:
+            stale = any(output.id != keyset.id for output in chosen(row))
+            if not stale:
+                ready.append(row)
+            elif row["locktime"] - MARGIN_S < self._world.now_s():
+                ready.append(await self._handout.credit(row))
+            else:
+                await self._handout.ask(row)
+        return ready
+
+    async def _settle(self, where: tuple[str, str], rows: Sequence[Row]) -> None:
+        """Swap these together; halves of them if the mint refuses."""
+        batch = f"{SETTLE}{secrets.token_hex(12)}"
+        try:
+            plan = await self._world.purse.plan_settle(batch, *where, list(map(self._part, rows)))
+        except RemoteError as error:
+            await self._apart(where, rows, error.code, "")
+            return
+        begun = [Write("locked_begin", {"id": row["id"], "batch": batch}, rows=1) for row in rows]
+        try:
+            await self._world.store.commit(*plan.writes, *begun)
+        except Conflict:
+            return  # one of them went elsewhere; the next sweep sees how they are
+        outcome = await self._run(batch)
+        if outcome.state == "REJECTED":
+            await self._apart(where, rows, outcome.code, outcome.note)
+
+    def _part(self, row: Row) -> Part:
+        ready = (
+            replace(proof, witness=self._locks.unlock(proof.secret)) for proof in proofs_of(row)
+        )
+        return Part(row["id"], tuple(ready), chosen(row))
+
+    async def _apart(
+        self, where: tuple[str, str], rows: Sequence[Row], code: str, note: str
+    ) -> None:
+        """A swap was refused: try its halves, or find what is wrong with the one that is left."""
+        poisoned = [row for row in rows if row["id"] in note.split()]
+        if code == "payment-outputs-wrong" and poisoned:
+            rest = [row for row in rows if row not in poisoned]
+            credited = [await self._handout.credit(row, spoiled=True) for row in poisoned]
+            await self._settle(where, [*rest, *credited])
+        elif len(rows) > 1:
+            half = len(rows) // 2
+            await self._settle(where, rows[:half])
+            await self._settle(where, rows[half:])
+        elif chosen(rows[0]):
+            await self._settle(where, [await self._handout.credit(rows[0], spoiled=True)])
+        elif code == "payment-token-spent":
+            await self._lost(rows[0])
+        else:
+            raise WorldError("the mint refuses a token", code=code or "payment-token-invalid")
+
+    async def _lost(self, row: Row) -> None:
+        """The mint says the coins are spent, and not by this swap: they were never ours to take."""
+        await self._world.store.commit(*self._loss(row))
+        log.error("locked_token_lost", order=row["id"][:16], mint=row["mint"])
+
+    def _loss(self, row: Row) -> list[Write]:
+        worth, place = int(row["worth_msat"]), ledger.locked(row["mint"], row["unit"])
+        lines = ledger.lock_lost(row["id"], place, worth, change_msat(row))
+        return [
+            Write("locked_lost", {"id": row["id"]}, rows=1),
+            *post(f"lost:{row['id']}", lines, self._world.now_s()),
+        ]
+
+    async def _run(self, batch: str) -> Outcome:
+        rows = await self._world.store.read("locked_of_batch", batch=batch)
+        outcome = await self._world.purse.run(batch, self._booked(batch, rows))
+        if outcome.state == "PREPARED":
+            self._trip(outcome.mint, WorldError(code="payment-pending"))
+        elif outcome.suspect:
+            log.error("mint_suspect", order=batch, mint=outcome.mint)
+        else:
+            self._breakers.pop(outcome.mint, None)
+        return outcome
+
+    def _booked(self, batch: str, rows: Sequence[Row]) -> Callable[[Outcome], Sequence[Write]]:
+        """What is committed with the swap's end."""
+
+        def then(outcome: Outcome) -> Sequence[Write]:
+            if outcome.suspect:  # the mint took the coins and signed wrongly
+                return [write for row in rows for write in self._loss(row)]
+            if outcome.state != "DONE":
+                return [Write("locked_back", {"batch": batch})]
+            coin = unit_msat(outcome.unit)
+            signed: Counter[str] = Counter()
+            for one in outcome.signed:
+                signed[one.owner] += one.output.amount
+            parts = [
+                ledger.Redeemed(row["id"], int(row["worth_msat"]), signed[row["id"]] * coin)
+                for row in rows
+            ]
+            place = ledger.locked(outcome.mint, outcome.unit)
+            to = ledger.coins(outcome.mint, outcome.unit)
+            lines = ledger.redeemed(place, to, parts, outcome.fee * coin)
+            done = [Write("locked_settled", {"id": row["id"]}, rows=1) for row in rows]
+            return [*done, *post(f"redeemed:{batch}", lines, self._world.now_s())]
+
+        return then
+
+    # the clients
+
+    async def tell(self) -> None:
+        """Send every client his signatures; once, and again when he asks."""
+        rows = await self._world.store.read("locked_to_tell")
+        for batch, group in groupby(sorted(rows, key=_batch), key=_batch):
+            outcome = await self._world.purse.run(batch)
+            await self._handout.hand_out(list(group), outcome)
+
+
+def _batch(row: Row) -> str:
+    return str(row["batch"])
+
+
+def _batches(rows: Sequence[Row]) -> list[list[Row]]:
+    """The rows in swaps of a size that a mint takes."""
+    found: list[list[Row]] = [[]]
+    size = 0
+    for row in rows:
+        count = len(proofs_of(row))
+        if found[-1] and (len(found[-1]) == ORDERS_MAX or size + count > COINS_MAX):
+            found.append([])
+            size = 0
+        found[-1].append(row)
+        size += count
+    return found if rows else []
