@@ -115,10 +115,13 @@ class Trials:
         return back.state == "DONE"
 
     async def _check_own(self) -> None:
-        """A trial costs fees, which no client pays. Raises LocalError `wallet-empty`."""
+        """A trial costs fees and takes coins for a moment: none of it is any client's.
+
+        Raises LocalError `wallet-empty`.
+        """
         rows = await self._world.store.read("posting_balances")
         ours = -sum(int(row["msat"]) for row in rows if row["account"] in OWN)
-        if ours < COST_UNITS_MAX * unit_msat(UNIT):
+        if ours < (AMOUNT + COST_UNITS_MAX) * unit_msat(UNIT):
             raise LocalError("nothing was earned yet", code="wallet-empty")
 
     async def _unfinished(self, mint: str) -> str:
