@@ -1,15 +1,16 @@
 """A model server that speaks the OpenAI chat API: llama.cpp, vLLM, Ollama, SGLang, OpenAI and more.
 
 The answer is always streamed, also for a buyer who wants it whole: closing the connection of a
-stream stops the generation, while a plain request goes on burning the processor for nobody. Each
-stream has a connection of its own, because servers announce keep-alive and then hang up.
+stream stops the generation, while a plain request goes on burning the processor for nobody. A
+connection whose answer was read to its end is used again, if the engine is used as `async with`;
+servers announce keep-alive and then hang up, so a request that such a one loses is sent anew.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final, Literal, TypeGuard
 from urllib.parse import urlsplit
@@ -26,6 +27,8 @@ REFUSAL_BYTES_MAX: Final = 1 << 16
 LIST_BYTES_MAX: Final = 1 << 22
 TOKENS_MAX: Final = 1 << 32
 DONE: Final = "[DONE]"
+#: An unused connection is kept for less than the 5 s after which many servers hang up.
+KEPT_S: Final = 4.0
 
 _TOO_LONG_CODES: Final = {"exceed_context_size_error", "context_length_exceeded"}
 _TOO_LONG_WORDS: Final = ("context length", "context size", "context window", "maximum context")
@@ -88,6 +91,18 @@ class OpenAIEngine:
         self._quirks = quirks or Quirks()
         self._limits = limits or Limits()
         self._host = parts.hostname
+        self._kept: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> OpenAIEngine:
+        """Keep connections for further requests until the block ends."""
+        self._kept = self._session(keep=True)
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Close them."""
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            await kept.close()
 
     def __repr__(self) -> str:
         return f"OpenAIEngine({self._host})"
@@ -131,26 +146,45 @@ class OpenAIEngine:
     async def _request(
         self, method: str, path: str, *, deadline: float, sent: bytes | None = None
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        timeout = aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s)
         headers = {**self._headers, "Content-Type": "application/json"} if sent else self._headers
-        # aiohttp would start a C resolver for every connector where aiodns happens to be installed
-        connector = aiohttp.TCPConnector(force_close=True, resolver=aiohttp.ThreadedResolver())
-        async with aiohttp.ClientSession(
-            connector=connector, timeout=timeout, auto_decompress=False
-        ) as session:
+        async with AsyncExitStack() as stack:
             try:
                 async with asyncio.timeout_at(deadline):
-                    response = await session.request(
-                        method, self._url + path, data=sent, headers=headers, allow_redirects=False
-                    )
+                    response = await self._asked(stack, method, path, data=sent, headers=headers)
+                    await stack.enter_async_context(response)
                     if response.status != 200:
                         raise _refusal(response.status, await _read_some(response))
             except TimeoutError:
                 raise EngineError("the model server took too long") from None
             except (aiohttp.ClientError, OSError, ValueError):
                 raise EngineError("the model server cannot be reached") from None
-            async with response:
-                yield response
+            yield response
+
+    async def _asked(
+        self, stack: AsyncExitStack, method: str, path: str, **sent: Any
+    ) -> aiohttp.ClientResponse:
+        """The head of the answer, over a connection that was kept if it is good still."""
+        url = self._url + path
+        if self._kept is not None:
+            with suppress(aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+                return await self._kept.request(method, url, allow_redirects=False, **sent)
+        session = await stack.enter_async_context(self._session(keep=False))
+        return await session.request(method, url, allow_redirects=False, **sent)
+
+    def _session(self, *, keep: bool) -> aiohttp.ClientSession:
+        # aiohttp would start a C resolver for every connector where aiodns happens to be installed
+        resolver = aiohttp.ThreadedResolver()
+        connector = (
+            aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S, resolver=resolver)
+            if keep
+            else aiohttp.TCPConnector(force_close=True, resolver=resolver)
+        )
+        return aiohttp.ClientSession(
+            connector=connector,
+            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),
+            auto_decompress=False,
+            cookie_jar=aiohttp.DummyCookieJar(),
+        )
 
     @staticmethod
     def _after(seconds: float) -> float:

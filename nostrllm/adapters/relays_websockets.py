@@ -97,12 +97,16 @@ class WebsocketRelays:
         events count as sent when no OK comes, for some relays never answer them.
         """
         found = self._connections_to(to)
-        async with asyncio.TaskGroup() as group:
-            tasks = {
-                url: group.create_task(self._publish(connection, event, timeout_s))
-                for url, connection in found.items()
-            }
-        reasons = {url: task.result().reason for url, task in tasks.items()}
+        if len(found) == 1:  # the usual reply: saves the task
+            ((url, connection),) = found.items()
+            reasons = {url: (await self._publish(connection, event, timeout_s)).reason}
+        else:
+            async with asyncio.TaskGroup() as group:
+                tasks = {
+                    url: group.create_task(self._publish(connection, event, timeout_s))
+                    for url, connection in found.items()
+                }
+            reasons = {url: task.result().reason for url, task in tasks.items()}
         ok = tuple(url for url, reason in reasons.items() if not reason)
         return Published(ok, {url: reason for url, reason in reasons.items() if reason})
 

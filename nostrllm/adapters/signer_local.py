@@ -10,7 +10,7 @@ import secrets
 from collections import OrderedDict
 from typing import Final
 
-from coincurve import PrivateKey
+from coincurve.utils import get_valid_secret
 
 from nostrllm.crypto import keys, nip04, nip44, nip59
 from nostrllm.errors import RemoteError
@@ -28,12 +28,11 @@ class LocalSigner:
     def __init__(self, secret: bytes, clock: Clock) -> None:
         """`secret`: 32 bytes. Raises LocalError when they are no key."""
         self._key = keys.load(secret)
-        self._pubkey = keys.x_only(self._key)
         self._clock = clock
         self._conversations: OrderedDict[str, bytes] = OrderedDict()
 
     def __repr__(self) -> str:
-        return f"LocalSigner({self._pubkey[:8]}…)"
+        return f"LocalSigner({self.pubkey[:8]}…)"
 
     def __reduce__(self) -> str:
         raise TypeError("a signer is not copied or pickled")
@@ -41,7 +40,7 @@ class LocalSigner:
     @property
     def pubkey(self) -> str:
         """32 bytes, x-only, hex."""
-        return self._pubkey
+        return self._key.pubkey
 
     async def sign(self, draft: Draft) -> Event:
         """The draft as an event by this key (NIP-01)."""
@@ -54,7 +53,7 @@ class LocalSigner:
         how = nip59.Wrapping(
             author=self._key,
             to=to,
-            once=PrivateKey(),
+            once=keys.load(get_valid_secret()),
             seal_nonce=secrets.token_bytes(32),
             wrap_nonce=secrets.token_bytes(32),
             seal_created_at=self._created_at(ephemeral),
@@ -113,7 +112,7 @@ class LocalKeyring:
 
     def signer(self, secret: bytes | None = None) -> LocalSigner:
         """A signer for 32 secret bytes, or for a fresh random key. Raises LocalError."""
-        return LocalSigner(PrivateKey().secret if secret is None else secret, self._clock)
+        return LocalSigner(get_valid_secret() if secret is None else secret, self._clock)
 
     def verify(self, event: Event) -> bool:
         """Do id and signature belong to the event?"""

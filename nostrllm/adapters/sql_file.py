@@ -19,7 +19,8 @@ _MARK = re.compile(r"^-- (migration|name): *(\w+) *$", re.MULTILINE)
 _END = re.compile(r";[ \t]*$", re.MULTILINE)
 _COMMENT = re.compile(r"--.*$", re.MULTILINE)
 _PARAMETER = re.compile(r":(\w+)")
-_GIVES_ROWS = re.compile(r"\A\s*(SELECT|WITH)\b|\bRETURNING\b", re.IGNORECASE)
+_READS = re.compile(r"\A\s*(SELECT|WITH)\b", re.IGNORECASE)
+_RETURNS = re.compile(r"\bRETURNING\b", re.IGNORECASE)
 
 #: Where each part's version stands; every store has it.
 VERSION_TABLE: Final = (
@@ -29,12 +30,13 @@ VERSION_TABLE: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One named statement; `gives_rows`: a SELECT, or a change with RETURNING."""
+    """One named statement; `is_read`: a SELECT; `gives_rows`: that, or a change with RETURNING."""
 
     name: str
     sql: str
     parameters: frozenset[str]
     gives_rows: bool
+    is_read: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,7 +76,8 @@ def parse_part(name: str, text: str) -> Part:
 
 def _statement(name: str, sql: str) -> Statement:
     parameters = frozenset(_PARAMETER.findall(sql))
-    return Statement(name, sql, parameters, bool(_GIVES_ROWS.search(sql)))
+    is_read = bool(_READS.search(sql))
+    return Statement(name, sql, parameters, is_read or bool(_RETURNS.search(sql)), is_read)
 
 
 def statements_of(parts: Sequence[Part]) -> dict[str, Statement]:

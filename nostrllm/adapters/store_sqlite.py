@@ -2,8 +2,10 @@
 
 A single writer takes the units that wait, runs each in a savepoint of its own and commits them
 together, so that the cost of one fsync is shared (group commit). A group is one call in the
-writer's thread, because going there and back costs more than most statements do. Reads run on a
-second connection and see what is committed (WAL).
+writer's thread, because going there and back costs more than most statements do. Reads run on
+connections of their own and see what is committed (WAL): what an index answers, at once in the
+loop's thread, for it takes microseconds and waits for nobody; what has to look through a table, in
+a thread (aiosqlite).
 """
 
 from __future__ import annotations
@@ -12,9 +14,17 @@ import asyncio
 import fcntl
 import os
 import sqlite3
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Callable,
+    Coroutine,
+    Iterable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import asynccontextmanager, closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -29,11 +39,14 @@ _T = TypeVar("_T")
 
 UNITS_MAX: Final = 64  # units in one commit
 WAITING_MAX: Final = 1_024
+#: More than there are statements, so that each is compiled once.
+COMPILED_MAX: Final = 512
 PRAGMAS: Final = (
     "busy_timeout = 5000",
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
+    "temp_store = MEMORY",  # savepoints would make a file each for what they may have to undo
 )
 
 #: A value SQLite cannot hold: the fault of one unit, not of the disk.
@@ -82,10 +95,7 @@ class _Writer:
 
     def _connect(self) -> None:
         try:
-            self._connection = sqlite3.connect(self._path, isolation_level=None)
-            self._connection.row_factory = sqlite3.Row
-            for pragma in PRAGMAS:
-                self._connection.execute(f"PRAGMA {pragma}")
+            self._connection = _connection(self._path)
         except sqlite3.Error as error:
             self._close()
             raise StoreError(f"{self._path} is not a store: {error}") from error
@@ -108,6 +118,15 @@ class _Writer:
                     connection.rollback()
             return [_Result(error=StoreError(f"not written: {error}")) for _ in group]
         return results
+
+
+def _connection(path: Path | str) -> sqlite3.Connection:
+    """A connection for the thread that makes it."""
+    connection = sqlite3.connect(path, isolation_level=None, cached_statements=COMPILED_MAX)
+    connection.row_factory = sqlite3.Row
+    for pragma in PRAGMAS:
+        connection.execute(f"PRAGMA {pragma}")
+    return connection
 
 
 def _run(connection: sqlite3.Connection, unit: _Unit) -> _Result:
@@ -144,12 +163,17 @@ class SqliteStore:
     def __init__(
         self,
         writer: _Writer,
-        reader: aiosqlite.Connection,
+        near: sqlite3.Connection,
+        far: aiosqlite.Connection,
         statements: Mapping[str, Statement],
     ) -> None:
         self._writer = writer
-        self._reader = reader
+        self._near = near
+        self._far = far
         self._statements = statements
+        self._searches = frozenset(
+            each.name for each in statements.values() if _is_search(near, each)
+        )
         self._waiting: asyncio.Queue[_Unit | None] = asyncio.Queue(WAITING_MAX)
         self._open = True
 
@@ -171,18 +195,24 @@ class SqliteStore:
                     await reader.execute("PRAGMA query_only = 1")
                 except sqlite3.Error as error:
                     raise StoreError(f"the store cannot be opened: {error}") from error
-                store = SqliteStore(writer, reader, statements)
-                failure: BaseException | None = None
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(store._write())
-                    try:
+                with closing(_connection(path)) as near:
+                    near.execute("PRAGMA query_only = 1")
+                    async with SqliteStore(writer, near, reader, statements)._writing() as store:
                         yield store
-                    except BaseException as error:  # noqa: BLE001 - raised below, not in a group
-                        failure = error
-                    store._open = False
-                    await store._waiting.put(None)
-                if failure is not None:
-                    raise failure
+
+    @asynccontextmanager
+    async def _writing(self) -> AsyncIterator[SqliteStore]:
+        failure: BaseException | None = None
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._write())
+            try:
+                yield self
+            except BaseException as error:  # noqa: BLE001 - raised below, not in a group
+                failure = error
+            self._open = False
+            await self._waiting.put(None)
+        if failure is not None:
+            raise failure
 
     async def commit(self, *writes: Write) -> list[list[Row]]:
         """See ports.Store. Cancelled while it waits, it may have been written or not."""
@@ -199,7 +229,11 @@ class SqliteStore:
         """See ports.Store."""
         statement = self._statement(name, values)
         try:
-            return [dict(row) for row in await self._reader.execute_fetchall(statement.sql, values)]
+            if name in self._searches:
+                found: Iterable[sqlite3.Row] = self._near.execute(statement.sql, values).fetchall()
+            else:
+                found = await self._far.execute_fetchall(statement.sql, values)
+            return [dict(row) for row in found]
         except (sqlite3.Error, ValueError) as error:
             raise StoreError(f"{name} cannot be read: {error}") from error
 
@@ -232,6 +266,15 @@ class SqliteStore:
                 unit.done.set_result(result.rows)
             else:
                 unit.done.set_exception(result.error)
+
+
+def _is_search(connection: sqlite3.Connection, statement: Statement) -> bool:
+    """Does the statement read, and only rows that an index leads to?"""
+    if not statement.is_read:
+        return False
+    nothing = dict.fromkeys(statement.parameters)
+    steps = connection.execute(f"EXPLAIN QUERY PLAN {statement.sql}", nothing).fetchall()
+    return not any(str(step["detail"]).startswith("SCAN") for step in steps)
 
 
 @asynccontextmanager

@@ -6,6 +6,7 @@ knock at services of our own network (server-side request forgery).
 
 from __future__ import annotations
 
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from typing import Final
 from urllib.parse import urlsplit
@@ -14,6 +15,7 @@ _GATEWAYS: Final = (ip_network("64:ff9b::/96"), ip_network("2002::/16"), ip_netw
 _LOCAL_NAMES: Final = (".localhost", ".local", ".internal", ".lan", ".home.arpa")
 
 
+@lru_cache(4_096)
 def is_public(url: str) -> bool:
     """Does the URL name a host of the open network? A name is judged by its ending, not resolved.
 

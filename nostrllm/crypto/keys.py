@@ -12,7 +12,7 @@ import hmac
 import re
 from typing import Final
 
-from coincurve import GLOBAL_CONTEXT, PrivateKey, PublicKey, PublicKeyXOnly
+from coincurve import GLOBAL_CONTEXT, PublicKey, PublicKeyXOnly
 from coincurve._libsecp256k1 import ffi, lib  # type: ignore[import-not-found]  # built by cffi
 
 from nostrllm.errors import LocalError, RemoteError
@@ -27,24 +27,51 @@ _NO_AUX = bytes(32)
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 
 
-def load(secret: bytes) -> PrivateKey:
-    """32 secret bytes as a key with its public point worked out; keep it where many signatures
-    are made, for that point costs more than a signature.
+class KeyPair:
+    """A secret key with its public point worked out, which costs as much as a signature: keep it.
 
-    Raises LocalError when the bytes are no secret of the curve.
+    Signatures are not verified after they are made, as coincurve's own are: that costs as much
+    again, and a wrong one is refused by whoever reads it. Against faults there is `aux`.
     """
-    _check(secret)
-    return PrivateKey(secret)
+
+    __slots__ = ("_pair", "pubkey", "secret")
+
+    def __init__(self, secret: bytes) -> None:
+        """`secret`: 32 bytes. Raises LocalError when they are no secret of the curve."""
+        _check(secret)
+        self.secret = secret
+        self._pair = ffi.new("secp256k1_keypair *")
+        point = ffi.new("secp256k1_xonly_pubkey *")
+        x = ffi.new("unsigned char[32]")
+        lib.secp256k1_keypair_create(GLOBAL_CONTEXT.ctx, self._pair, secret)
+        lib.secp256k1_keypair_xonly_pub(GLOBAL_CONTEXT.ctx, point, ffi.NULL, self._pair)
+        lib.secp256k1_xonly_pubkey_serialize(GLOBAL_CONTEXT.ctx, x, point)
+        #: The public key as Nostr writes it: x-only, hex.
+        self.pubkey = bytes(ffi.buffer(x, 32)).hex()
+
+    def __repr__(self) -> str:
+        return f"KeyPair({self.pubkey[:8]}…)"
+
+    def __reduce__(self) -> str:
+        raise TypeError("a key is not copied or pickled")
+
+    def sign_schnorr(self, digest: bytes, aux: bytes) -> bytes:
+        """The BIP-340 signature of 32 bytes; `aux` is 32 bytes too. Raises LocalError."""
+        if len(digest) != 32 or len(aux) != 32:
+            raise LocalError("a signature is made of 32 bytes and 32 bytes of randomness")
+        sig = ffi.new("unsigned char[64]")
+        lib.secp256k1_schnorrsig_sign32(GLOBAL_CONTEXT.ctx, sig, digest, self._pair, aux)
+        return bytes(ffi.buffer(sig, 64))
 
 
-def x_only(key: PrivateKey) -> str:
-    """The public key of `key` as Nostr writes it: 32 bytes, x-only, hex."""
-    return key.public_key_xonly.format().hex()
+def load(secret: bytes) -> KeyPair:
+    """32 secret bytes as a key. Raises LocalError when they are no secret of the curve."""
+    return KeyPair(secret)
 
 
 def public_key(secret: bytes) -> str:
     """The public key of 32 secret bytes: x-only, hex. Raises LocalError."""
-    return x_only(load(secret))
+    return load(secret).pubkey
 
 
 def is_public_key(text: str) -> bool:
@@ -58,15 +85,15 @@ def is_public_key(text: str) -> bool:
     return True
 
 
-def sign_event(draft: Draft, secret: bytes | PrivateKey, aux: bytes = _NO_AUX) -> Event:
+def sign_event(draft: Draft, secret: bytes | KeyPair, aux: bytes = _NO_AUX) -> Event:
     """The draft with author, id and BIP-340 signature (NIP-01).
 
     `aux` is 32 random bytes, which harden the signer against faults and power analysis; without
     them the signature is a function of draft and secret. Raises LocalError for a bad secret and
     RemoteError for text that is not Unicode.
     """
-    key = secret if isinstance(secret, PrivateKey) else load(secret)
-    author = x_only(key)
+    key = secret if isinstance(secret, KeyPair) else load(secret)
+    author = key.pubkey
     number = event_id(author, draft.created_at, draft.kind, draft.tags, draft.content)
     sig = key.sign_schnorr(bytes.fromhex(number), aux).hex()
     return Event(number, author, draft.created_at, draft.kind, draft.tags, draft.content, sig)

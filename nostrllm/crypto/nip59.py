@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from typing import Final
 
 import orjson
-from coincurve import PrivateKey
 
 from nostrllm.crypto import nip44
-from nostrllm.crypto.keys import sign_event, verify_event, x_only
+from nostrllm.crypto.keys import KeyPair, sign_event, verify_event
 from nostrllm.errors import LocalError, RemoteError
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event, Rumor, Tags, parse_event, parse_rumor
@@ -29,9 +28,9 @@ class Wrapping:
     `conversation` is the NIP-44 key of author and `to`, when the caller keeps it.
     """
 
-    author: PrivateKey
+    author: KeyPair
     to: str
-    once: PrivateKey
+    once: KeyPair
     seal_nonce: bytes
     wrap_nonce: bytes
     seal_created_at: int
@@ -47,7 +46,7 @@ def seal(rumor: Rumor, how: Wrapping) -> Event:
     Raises LocalError when the author's key did not write the rumor, RemoteError when it is too
     long or the recipient's key is none.
     """
-    if rumor.pubkey != x_only(how.author):
+    if rumor.pubkey != how.author.pubkey:
         raise LocalError("only a rumor's author can seal it")
     key = how.conversation or nip44.conversation_key(how.author.secret, how.to)
     text = nip44.encrypt(key, _json(rumor), how.seal_nonce)

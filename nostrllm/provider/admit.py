@@ -299,9 +299,10 @@ class Admission:
 
     def _prompt_tokens(self, wish: Wish) -> int:
         request = wish.request
-        if request.size_bytes > self._shop.limits.request_bytes_max:
+        size_bytes = request.size_bytes
+        if size_bytes > self._shop.limits.request_bytes_max:
             raise RemoteError("the prompt is too large", code="message-too-large")
-        tokens = prompt_estimate(request.size_bytes, len(request.messages))
+        tokens = prompt_estimate(size_bytes, len(request.messages))
         # The estimate is on the high side, so only twice the window is surely too long; the engine
         # says no for what lies between, and that is free.
         if tokens > 2 * wish.offer.context:

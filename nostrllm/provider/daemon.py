@@ -312,7 +312,8 @@ class Daemon:
             self._counter.cancel(order_id)
 
     async def _ack(self, letter: Letter, order_id: str) -> None:
-        if await self._own_order(letter, order_id):
+        state = await self._own_order(letter, order_id)
+        if state is not None and state != "closed":
             moved = {"id": order_id, "state": "closed", "was": "settled"}
             await self._world.store.commit(
                 Write("order_move", {**moved, "at": self._world.now_s()}),

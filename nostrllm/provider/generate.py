@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -23,6 +24,8 @@ Ending = Literal["deadline", "cancelled"]
 ANSWER_BYTES_MAX: Final = 400_000
 TOOL_CALLS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 64
+#: What JSON escapes, or UTF-8 writes in several bytes.
+_ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 
 
 class Brake:
@@ -117,6 +120,8 @@ class _Draft:
 
 def travelling_bytes(text: str) -> int:
     """How long a text will be inside a rumor inside a part: escaped as JSON twice."""
+    if not _ESCAPED.search(text):
+        return len(text)
     once = json.dumps(text, ensure_ascii=False)[1:-1]
     return len(json.dumps(once, ensure_ascii=False)[1:-1].encode(errors="replace"))
 

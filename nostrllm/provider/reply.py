@@ -7,12 +7,14 @@ that no relay took is sent again until it expires, across restarts.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections import OrderedDict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, Literal
 
+import orjson
 import structlog
 
 from nostrllm.core import parts
@@ -31,6 +33,8 @@ Dialect = Literal["client", "chat", "legacy"]
 RESULT_KEEP_S: Final = 30 * 86_400
 RETRY_S_MAX: Final = 600
 LOOK_S: Final = 5.0
+#: What became of deliveries is written down together; a crash before that sends them once more.
+BOOKED_AFTER_S: Final = 0.05
 
 #: So many owners' letters are sent at once.
 DELIVERIES_MAX: Final = 64
@@ -61,6 +65,23 @@ class Outgoing:
     relays: tuple[str, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A stored letter that no relay has taken yet."""
+
+    event: Event
+    relays: tuple[str, ...]
+    tries: int = 0
+
+
+class _Batch:
+    """Writes that are committed together, and whoever waits for that."""
+
+    def __init__(self) -> None:
+        self.writes: list[Write] = []
+        self.done = asyncio.Event()
+
+
 class Letterbox:
     """Seals replies, and delivers the stored ones until a relay has taken them."""
 
@@ -68,6 +89,9 @@ class Letterbox:
         self._world = world
         self._own_relays = frozenset(own_relays)
         self._wake = asyncio.Event()
+        self._look = True
+        self._fresh: dict[str, Sequence[Outgoing]] = {}
+        self._batch: _Batch | None = None
         self._delivering: set[str] = set()
         self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
         self._dm_relays: OrderedDict[str, tuple[float, tuple[str, ...]]] = OrderedDict()
@@ -168,7 +192,7 @@ class Letterbox:
                     "id": letter.event.id,
                     "owner": owner,
                     "position": position,
-                    "event": json.dumps(letter.event.as_dict(), ensure_ascii=False),
+                    "event": orjson.dumps(letter.event.as_dict()).decode(),
                     "relays": json.dumps(letter.relays),
                     "next_at": now,
                     "expires_at": now + keep_s,
@@ -179,6 +203,12 @@ class Letterbox:
 
     def wake(self) -> None:
         """There is something new in the outbox."""
+        self._look = True
+        self._wake.set()
+
+    def post(self, owner: str, outgoing: Sequence[Outgoing]) -> None:
+        """All that the outbox has of `owner` was stored just now: it need not be read back."""
+        self._fresh[owner] = outgoing
         self._wake.set()
 
     async def send(self, outgoing: Sequence[Outgoing]) -> None:
@@ -190,78 +220,117 @@ class Letterbox:
         """Send the stored replies of an order or message once more. Returns how many there are."""
         rows = await self._world.store.read("outbox_of", owner=owner)
         for row in rows:
-            await self._publish(row)
+            await self._publish(owner, _stored(row))
         return len(rows)
 
     async def run(self) -> None:
         """Deliver the outbox, for ever: at once when woken, else as retries fall due."""
         # The deliveries of a run that failed are over, also those that never began.
         self._delivering.clear()
+        self._fresh.clear()
+        self._batch, self._look = None, True
         self._deliveries = asyncio.Semaphore(DELIVERIES_MAX)
+        monotonic = self._world.clock.monotonic
+        look_at = monotonic() + LOOK_S
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
-                for owner in await self._due():
+                for owner, fresh in await self._ready():
                     await self._deliveries.acquire()
                     self._delivering.add(owner)
-                    group.create_task(self._deliver(owner))
-                try:
-                    async with asyncio.timeout(LOOK_S):
+                    group.create_task(self._deliver(owner, fresh))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(max(0.0, look_at - monotonic())):
                         await self._wake.wait()
-                except TimeoutError:
+                if monotonic() >= look_at:
+                    look_at, self._look = monotonic() + LOOK_S, True
                     prune = Write("outbox_prune", {"now": self._world.now_s()})
                     await self._world.store.commit(prune)
 
+    async def _ready(self) -> list[tuple[str, Sequence[Outgoing]]]:
+        """Whose letters are to be sent: those just posted, and if somebody asked, all that is due.
+
+        Of one whose letters are on their way already, all is looked at again afterwards.
+        """
+        fresh, self._fresh = self._fresh, {}
+        ready = {owner: sent for owner, sent in fresh.items() if owner not in self._delivering}
+        look, self._look = self._look, len(ready) < len(fresh)
+        if look:
+            ready |= {owner: ready.get(owner, ()) for owner in await self._due()}
+        return list(ready.items())
+
     async def _due(self) -> list[str]:
         rows = await self._world.store.read("outbox_due", now=self._world.now_s())
-        return [row["owner"] for row in rows if row["owner"] not in self._delivering]
+        owners = dict.fromkeys(row["owner"] for row in rows)
+        return [owner for owner in owners if owner not in self._delivering]
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until what is due has gone out, or time is."""
         try:
             async with asyncio.timeout(timeout_s):
                 while self._delivering or await self._due():
-                    self._wake.set()
+                    self.wake()
                     await asyncio.sleep(0.05)
         except TimeoutError:
             log.warning("replies_left", owners=len(self._delivering))
 
-    async def _deliver(self, owner: str) -> None:
+    async def _deliver(self, owner: str, fresh: Sequence[Outgoing]) -> None:
         """Send one owner's letters in their order, up to the first that no relay takes.
 
         One silent relay thus holds up one conversation, and for longer each time.
         """
         try:
             writes = []
-            rows = await self._world.store.read("outbox_waiting", owner=owner)
-            for position, row in enumerate(rows):
-                if not await self._publish(row):
-                    await self._copy_to_own(rows[position:])
-                    pause = min(RETRY_S_MAX, 2 ** min(10, 1 + int(row["tries"])))
+            letters = [_Waiting(letter.event, letter.relays) for letter in fresh]
+            if not letters:
+                rows = await self._world.store.read("outbox_waiting", owner=owner)
+                letters = [_stored(row) for row in rows]
+            for position, letter in enumerate(letters):
+                if not await self._publish(owner, letter):
+                    await self._copy_to_own(letters[position:])
+                    pause = min(RETRY_S_MAX, 2 ** min(10, 1 + letter.tries))
                     later = {"owner": owner, "next_at": self._world.now_s() + pause}
                     writes.append(Write("outbox_later", later))
                     break
-                writes.append(Write("outbox_sent", {"id": row["id"]}))
+                writes.append(Write("outbox_sent", {"id": letter.event.id}))
             else:
                 moved = {"id": owner, "state": "closed", "was": "settled"}
                 writes.append(Write("order_move", {**moved, "at": self._world.now_s()}))
-            await self._world.store.commit(*writes)
+            await self._book(writes)
         finally:
             self._delivering.discard(owner)
             self._deliveries.release()
 
-    async def _publish(self, row: Row) -> bool:
-        event = parse_event(json.loads(row["event"]))
-        published = await self._world.relays.publish(event, to=json.loads(row["relays"]))
+    async def _book(self, writes: Sequence[Write]) -> None:
+        """Write down what became of a delivery, together with others that end about now."""
+        batch = self._batch
+        if batch is not None:
+            batch.writes += writes
+            await batch.done.wait()
+            return
+        self._batch = batch = _Batch()
+        batch.writes += writes
+        await self._world.clock.sleep(BOOKED_AFTER_S)
+        self._batch = None
+        await self._world.store.commit(*batch.writes)
+        batch.done.set()
+
+    async def _publish(self, owner: str, letter: _Waiting) -> bool:
+        published = await self._world.relays.publish(letter.event, to=letter.relays)
         if not published.ok:
-            log.warning("reply_not_taken", owner=str(row["owner"])[:16], tries=row["tries"])
+            log.warning("reply_not_taken", owner=owner[:16], tries=letter.tries)
         return bool(published.ok)
 
-    async def _copy_to_own(self, rows: Sequence[Row]) -> None:
+    async def _copy_to_own(self, letters: Sequence[_Waiting]) -> None:
         """Publish letters on our own relays too, once: those he named may be gone for good.
 
         They still count as waiting for his.
         """
-        for row in rows:
-            if row["tries"] == OWN_RELAYS_AT_TRY and json.loads(row["relays"]):
-                await self._world.relays.publish(parse_event(json.loads(row["event"])))
+        for letter in letters:
+            if letter.tries == OWN_RELAYS_AT_TRY and letter.relays:
+                await self._world.relays.publish(letter.event)
+
+
+def _stored(row: Row) -> _Waiting:
+    event = parse_event(json.loads(row["event"]))
+    return _Waiting(event, tuple(json.loads(row["relays"])), row["tries"])

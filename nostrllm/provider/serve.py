@@ -7,6 +7,7 @@ state says what is left to do; `recover.py` does it.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -37,6 +38,9 @@ from nostrllm.wire.order import Accepted, AcceptedTerms, Problem, Refused
 PENDING_PAUSE_S: Final = 2.0
 PENDING_S: Final = 30
 RETRY_AFTER: Final = {"busy": 10, "rate-limited": 60}
+
+#: An answer that is there sooner needs no acceptance before it.
+ACCEPTED_AFTER_S: Final = 0.25
 
 #: A refusal carries no money: it is worth an hour of trying.
 REFUSAL_KEEP_S: Final = 3_600
@@ -174,10 +178,11 @@ class Counter:
         cast = ChunkCast(self._world, job.ticket.address, session, job.chunk_s)
         async with asyncio.TaskGroup() as group:
             # The model need not wait until a relay has confirmed this.
-            group.create_task(self._tell_accepted(job, session, accepted))
+            telling = group.create_task(self._tell_accepted(job, session, accepted, cast.begun))
             async with self._slots:
                 job, written, event = await self._generate(job, brake, cast)
             await self._settler.settle(job.ticket, event, written)
+            telling.cancel()
         await self._weigh(job, event)
         log.info("order_settled", order=job.id[:16], outcome=type(event).__name__)
 
@@ -194,11 +199,19 @@ class Counter:
         elif event.code != "cancelled":
             await self._conduct.note(job.ticket.author, "free-failure")
 
-    async def _tell_accepted(self, job: Job, session: Signer, accepted: Event) -> None:
-        """Send the acceptance to a program; the result repeats it, so a lost one is no loss."""
+    async def _tell_accepted(
+        self, job: Job, session: Signer, accepted: Event, begun: asyncio.Event
+    ) -> None:
+        """Send the acceptance to a program when a stream begins, or the answer takes its time.
+
+        The result repeats it, so a lost one, or one that a quick answer overtakes, is no loss.
+        """
         address = job.ticket.address
         if address.dialect != "client":
             return
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ACCEPTED_AFTER_S):
+                await begun.wait()
         message = Accepted(
             order=job.id,
             event=accepted.as_dict(),

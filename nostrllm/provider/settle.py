@@ -84,7 +84,6 @@ class Settler:
         async with self._booking.setdefault(ticket.author, asyncio.Lock()):
             await self._book(ticket, written)
         self.on_answer(ticket, written.text)
-        self._letterbox.wake()
         if ticket.order.funding == "locked":
             self.on_due()
 
@@ -122,6 +121,7 @@ class Settler:
                     return
                 await asyncio.sleep(0)  # the balance moved between reading and writing: read again
             else:
+                self._letterbox.post(ticket.id, reply)
                 return
         log.error("settlement_contended", order=ticket.id[:16])
 

@@ -50,8 +50,8 @@ async def opened(config: ProviderConfig, shop: Shop) -> AsyncIterator[tuple[Worl
         SqliteStore.open(state / "provider.db", STORE_PARTS) as store,
         CashuMints() as mints,
         WebsocketRelays(shop.relays, keyring, clock) as relays,
+        engine_of(config.engine) as engine,
     ):
-        engine = engine_of(config.engine)
         purse = Purse(store, mints, clock, seed)
         world = World(relays, keyring, identity, store, purse, mints, engine, clock)
         yield world, seed

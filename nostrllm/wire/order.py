@@ -84,17 +84,21 @@ class ChatRequest(Wire):
         Texts count as they are; tools, schemas and whatever else is no text, as JSON.
         """
         body = self.model_dump(exclude_none=True, exclude={"messages"})
-        size = len(_json_bytes(body)) - len(b"{}")
+        size = _json_size_bytes(body)
         for message in self.messages:
             rest = message.model_dump(exclude_none=True, exclude={"role"})
             if isinstance(message.content, str):
                 size += len(rest.pop("content").encode(errors="replace"))
-            size += len(_json_bytes(rest)) - len(b"{}")
+            size += _json_size_bytes(rest)
         return size
 
 
-def _json_bytes(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
+def _json_size_bytes(value: dict[str, Any]) -> int:
+    """Without the outer braces."""
+    if not value:
+        return 0
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return len(text.encode(errors="replace")) - len(b"{}")
 
 
 class ReplyTo(Wire):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit, urlunsplit
 
@@ -12,6 +13,7 @@ URL_CHARS_MAX: Final = 256
 _PORTS: Final = {"ws": 80, "wss": 443}
 
 
+@lru_cache(4_096)
 def relay_url(text: str) -> str:
     """One spelling for every spelling of a relay's address.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import subprocess
 import sys
@@ -45,6 +46,18 @@ def test_signature_of_bip340_vector_1() -> None:
     )
     assert keys.load(SECRET).sign_schnorr(message, aux).hex() == sig
     assert keys.verify(PUBKEY, sig, message)
+
+
+def test_a_key_pair_shows_nothing_and_signs_digests_only() -> None:
+    pair = keys.load(SECRET)
+    assert pair.pubkey == PUBKEY
+    assert SECRET.hex() not in repr(pair)
+    assert PUBKEY[:8] in repr(pair)
+    with pytest.raises(TypeError):
+        copy.copy(pair)
+    for digest, aux in ((b"short", bytes(32)), (bytes(32), b"")):
+        with pytest.raises(LocalError):
+            pair.sign_schnorr(digest, aux)
 
 
 @pytest.mark.parametrize("text", ["", "00", PUBKEY.upper(), PUBKEY + "\n", "f" * 64, "é" * 64])

@@ -6,7 +6,7 @@ import json
 from dataclasses import replace
 
 import pytest
-from coincurve import PrivateKey
+from coincurve.utils import get_valid_secret
 from hypothesis import given
 from hypothesis import strategies as st
 from nostr_sdk import (
@@ -201,4 +201,7 @@ async def test_we_read_nostr_sdk() -> None:
 
 
 def test_wrapping_takes_any_once_key() -> None:
-    assert nip59.unwrap(nip59.wrap(HELLO, replace(HOW, once=PrivateKey())), BOB) == HELLO
+    assert (
+        nip59.unwrap(nip59.wrap(HELLO, replace(HOW, once=keys.load(get_valid_secret()))), BOB)
+        == HELLO
+    )

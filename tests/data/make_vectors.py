@@ -12,8 +12,6 @@ import json
 from pathlib import Path
 from typing import Any, Final
 
-from coincurve import PrivateKey
-
 from nostrllm.adapters.keys_sdk import nprofile
 from nostrllm.core import coins, parts
 from nostrllm.core.coins import digest as coins_digest
@@ -21,7 +19,7 @@ from nostrllm.core.money import cost_msat
 from nostrllm.core.stream import pad
 from nostrllm.crypto import nip44, nip59
 from nostrllm.crypto.bdhke import y_of
-from nostrllm.crypto.keys import derive, public_key, sign_event
+from nostrllm.crypto.keys import derive, load, public_key, sign_event
 from nostrllm.wire import chat, kinds
 from nostrllm.wire import order as wire
 from nostrllm.wire.announcement import (
@@ -265,9 +263,9 @@ def _parts(whole: Rumor) -> dict[str, Any]:
 
 def _gift_wrap(letter: Rumor, author: bytes) -> dict[str, Any]:
     how = nip59.Wrapping(
-        author=PrivateKey(author),
+        author=load(author),
         to=public_key(PROVIDER),
-        once=PrivateKey(ONCE),
+        once=load(ONCE),
         seal_nonce=bytes([5]) * 32,
         wrap_nonce=bytes([6]) * 32,
         seal_created_at=NOW - 86_400,

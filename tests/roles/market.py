@@ -284,9 +284,9 @@ class Replies:
                 assert event.pubkey == session
                 text = await self.key.decrypt(event.content, session)
                 chunk = wire.parse_chunk(unpad(text))
+                pieces[chunk.seq] = chunk.text
                 if chunk.frame in ("close", "abort"):
                     break
-                pieces[chunk.seq] = chunk.text
         return "".join(pieces[n] for n in sorted(pieces))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -46,7 +47,7 @@ class Disk:
         self.statements = dict(_statements())
         for name, text in (sql or {}).items():
             old = self.statements[name]
-            self.statements[name] = Statement(name, text, old.parameters, old.gives_rows)
+            self.statements[name] = replace(old, sql=text)
 
     def close(self) -> None:
         """Forget everything."""

@@ -188,8 +188,7 @@ ON CONFLICT (pubkey) DO UPDATE SET model = excluded.model;
 INSERT INTO outbox (id, owner, position, event, relays, state, next_at, expires_at)
 VALUES (:id, :owner, :position, :event, :relays, 'waiting', :next_at, :expires_at);
 -- name: outbox_due
-SELECT owner, min(next_at) AS next_at FROM outbox WHERE state = 'waiting' AND next_at <= :now
-GROUP BY owner ORDER BY 2 LIMIT 256;
+SELECT owner FROM outbox WHERE state = 'waiting' AND next_at <= :now ORDER BY next_at LIMIT 256;
 -- name: outbox_waiting
 SELECT * FROM outbox WHERE state = 'waiting' AND owner = :owner ORDER BY position;
 -- name: outbox_of
