@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from nostrllm.adapters.clock import SystemClock
 from nostrllm.errors import StoreError
 from nostrllm.ports import Published, Row, Write
 from nostrllm.provider.reply import Letterbox
@@ -73,7 +74,7 @@ async def test_a_delivery_that_never_began_is_made_later() -> None:
     """
     signer = SimKeyring(SimClock(), random.Random(1)).signer()
     store, relays = _Store(await signer.sign(Draft(1, "", 0))), _Relays()
-    world: Any = SimpleNamespace(store=store, relays=relays, now_s=lambda: 1)
+    world: Any = SimpleNamespace(store=store, relays=relays, clock=SystemClock(), now_s=lambda: 1)
     letterbox = Letterbox(world, ())
     running = asyncio.ensure_future(letterbox.run())
     for _ in range(5):
