@@ -284,6 +284,9 @@ class Buyer:
             if isinstance(message, Event):
                 heard = await self._chunk(deal, chunks, message)
             elif isinstance(message, Result) and message.order == purchase.id:
+                if asked:  # a relay that took it told him so; here something went wrong
+                    ack = Ack(reply=deal.reply, order=message.order)
+                    await mutter(self._world.square, deal.line, ack)
                 return await self._finish(deal, purchase, chunks, message)
             elif isinstance(message, QueryAnswer):
                 heard = message.to in asked and message.state in UNDER_WAY
@@ -328,7 +331,6 @@ class Buyer:
             deal.answer._show(chunks.finish(result.text))
         found: tuple[Breach, ...] = ("stream-altered",) if chunks.diverged else ()
         purchase, ending = await self.settler.settle(purchase, result, found=found)
-        await mutter(self._world.square, deal.line, Ack(reply=deal.reply, order=result.order))
         if result.problem is not None:
             raise broken(refusal(result.problem), ending.breaches)
         if not honest:

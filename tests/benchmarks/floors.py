@@ -99,13 +99,19 @@ class Curve:
 def account_order(chunks: int) -> Curve:
     """What a provider computes for one order from an account, streamed in so many events.
 
-    The order and the acknowledgement of its result come as gift wraps: outer signature and seal
-    verified, one ECDH with the wrap's key (that with the author is known from earlier orders).
-    The acceptance and the result go out as wraps: seal and wrap signed, a key used once, an ECDH
-    with it; one more with the order's reply key. Acceptance, receipt and statement are signed. The
-    stream has a session key, one ECDH, and a signature per event.
+    The order comes as a gift wrap: outer signature and seal verified, one ECDH with the wrap's key
+    (that with the author is known from earlier orders). The result goes out as a wrap: seal and
+    wrap signed, a key used once, an ECDH with it, and one with the order's reply key. Acceptance,
+    receipt and statement are signed. There is a session key; if it streams, one ECDH with it and a
+    signature per event, and a wrap more, in which the acceptance goes ahead.
     """
-    return Curve(verify=4, sign=2 * 2 + 3 + chunks, ecdh=2 + 2 + 1 + 1, fresh_key=2 + 1)
+    streams = int(chunks > 0)
+    return Curve(
+        verify=2,
+        sign=2 + 3 + 2 * streams + chunks,
+        ecdh=3 + 2 * streams,
+        fresh_key=2 + streams,
+    )
 
 
 def token_order(chunks: int, coins: int) -> Curve:
