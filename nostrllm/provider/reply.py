@@ -90,6 +90,7 @@ class Letterbox:
         self._own_relays = frozenset(own_relays)
         self._wake = asyncio.Event()
         self._look = True
+        self._missed = False
         self._fresh: dict[str, Sequence[Outgoing]] = {}
         self._batch: _Batch | None = None
         self._delivering: set[str] = set()
@@ -254,7 +255,8 @@ class Letterbox:
         """
         fresh, self._fresh = self._fresh, {}
         ready = {owner: sent for owner, sent in fresh.items() if owner not in self._delivering}
-        look, self._look = self._look, len(ready) < len(fresh)
+        look, self._look = self._look, False
+        self._missed = self._missed or len(ready) < len(fresh)
         if look:
             ready |= {owner: ready.get(owner, ()) for owner in await self._due()}
         return list(ready.items())
@@ -262,7 +264,9 @@ class Letterbox:
     async def _due(self) -> list[str]:
         rows = await self._world.store.read("outbox_due", now=self._world.now_s())
         owners = dict.fromkeys(row["owner"] for row in rows)
-        return [owner for owner in owners if owner not in self._delivering]
+        waiting = [owner for owner in owners if owner not in self._delivering]
+        self._missed = self._missed or len(waiting) < len(owners)
+        return waiting
 
     async def drain(self, timeout_s: float) -> None:
         """Wait until what is due has gone out, or time is."""
@@ -300,6 +304,9 @@ class Letterbox:
         finally:
             self._delivering.discard(owner)
             self._deliveries.release()
+            if self._missed:  # something of his may have come meanwhile
+                self._missed = False
+                self.wake()
 
     async def _book(self, writes: Sequence[Write]) -> None:
         """Write down what became of a delivery, together with others that end about now."""
