@@ -16,6 +16,7 @@ from nostrllm.adapters.keys_sdk import nprofile
 from nostrllm.ports import Clock, Row, Store, Write
 from nostrllm.provider.admit import Letter
 from nostrllm.provider.daemon import Daemon
+from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.reply import Address
 from nostrllm.provider.requests import WAIT_S, WAITING_MAX, Payee, Requests
 from nostrllm.purse import Purse
@@ -214,8 +215,9 @@ async def test_questions_wait_for_a_day_and_so_many(
     shop = config.shop("0.0.0")
     async with opened(config, shop) as (world, _):
         clock = Late(world.clock, 0.0)
-        key = "02" + "ab" * 32
-        payee = Payee("", key, sign=str, name=lambda letter_id: f"request of {letter_id}")
+        key = PaymentKey(b"seed" * 8)
+        key.open("shop")
+        payee = Payee("", key, lambda letter_id: f"request of {letter_id}")
         requests = Requests(replace(world, clock=clock), shop, payee)
         letters = [
             Letter(str(n), "", "author", 0, "?", Address("chat", "author", "author"))
