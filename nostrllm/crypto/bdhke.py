@@ -46,7 +46,7 @@ def is_point(text: str) -> bool:
 
 def blind(secret: str, r: bytes) -> str:
     """B_ = Y + rG, what the mint signs without learning Y."""
-    return _hex(_plus(hash_to_curve(secret.encode()), PrivateKey(r).public_key))
+    return _hex(_plus(hash_to_curve(secret.encode()), PublicKey.from_secret(r)))
 
 
 def unblind(C_: str, r: bytes, key: str) -> str:
@@ -61,7 +61,7 @@ def verify_dleq(B_: str, C_: str, dleq: Dleq | None, key: str) -> bool:
     try:
         e, s = bytes.fromhex(dleq.e), bytes.fromhex(dleq.s)
         B, C, A = _point(B_), _point(C_), _point(key)
-        R1 = _minus(PrivateKey(s).public_key, A.multiply(e))
+        R1 = _minus(PublicKey.from_secret(s), A.multiply(e))
         R2 = _minus(B.multiply(s), C.multiply(e))
     except ValueError:
         return False
@@ -106,7 +106,7 @@ def keyset_id_v1(
 
 def public_key_of(secret: bytes) -> str:
     """The compressed public key (hex) of a secret key."""
-    return PrivateKey(secret).public_key.format().hex()
+    return PublicKey.from_secret(secret).format().hex()
 
 
 def sign_secret(secret: str, key: bytes, aux: bytes) -> str:

@@ -6,7 +6,7 @@ import importlib.util
 
 import pytest
 
-from tests.benchmarks import first_token, orders, relays, unwrap
+from tests.benchmarks import first_token, orders, payments, relays, unwrap
 
 needs_mint = pytest.mark.skipif(
     importlib.util.find_spec("cashu") is None, reason="needs cashu, of the devnet extra"
@@ -23,6 +23,12 @@ def test_orders(capsys: pytest.CaptureFixture[str]) -> None:
 def test_first_token(capsys: pytest.CaptureFixture[str]) -> None:
     first_token.run(["--orders", "1", "--runs", "1"])
     assert "added, token" in capsys.readouterr().out
+
+
+@needs_mint
+def test_payments(capsys: pytest.CaptureFixture[str]) -> None:
+    payments.run(["--orders", "2", "--runs", "1"])
+    assert "locked token judged" in capsys.readouterr().out
 
 
 def test_unwrap(capsys: pytest.CaptureFixture[str]) -> None:
