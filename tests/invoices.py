@@ -8,10 +8,16 @@ import time
 import bolt11
 
 
-def invoice(amount_msat: int | None, *, expiry_s: int = 3_600, age_s: int = 0) -> str:
+def invoice(
+    amount_msat: int | None,
+    *,
+    expiry_s: int = 3_600,
+    age_s: int = 0,
+    payment_hash: str | None = None,
+) -> str:
     """An invoice of a node that does not exist; the devnet mint pays it all the same."""
     tags = bolt11.Tags()
-    tags.add(bolt11.TagChar.payment_hash, secrets.token_hex(32))
+    tags.add(bolt11.TagChar.payment_hash, payment_hash or secrets.token_hex(32))
     tags.add(bolt11.TagChar.payment_secret, secrets.token_hex(32))
     tags.add(bolt11.TagChar.description, "a test")
     tags.add(bolt11.TagChar.expire_time, expiry_s)

@@ -23,6 +23,7 @@ from nostrllm.service.config import (
     LockedTable,
     ModelTable,
     ProviderTable,
+    SweepTable,
     TermsTable,
 )
 from nostrllm.wire import announcement, kinds, order, receipt
@@ -148,6 +149,7 @@ def test_every_field_of_the_providers_file() -> None:
         "terms": TermsTable,
         "locked": LockedTable,
         "block": BlockTable,
+        "sweep": SweepTable,
         "model": ModelTable,
     }
     told: dict[str, set[str]] = {}

@@ -39,8 +39,13 @@ class ReadingStore:
 
 
 @asynccontextmanager
-async def reading(path: Path, parts: Sequence[str]) -> AsyncIterator[ReadingStore]:
-    """The store at `path`, beside whoever writes it. Raises StoreError."""
+async def reading(
+    path: Path, parts: Sequence[str], *, at_once: bool = False
+) -> AsyncIterator[ReadingStore]:
+    """The store at `path`, beside whoever writes it. `at_once`: as it stands at the first read.
+
+    Raises StoreError.
+    """
     uri = f"file:{quote(str(path))}?mode=ro"
     try:
         connection = await aiosqlite.connect(uri, uri=True)
@@ -49,6 +54,8 @@ async def reading(path: Path, parts: Sequence[str]) -> AsyncIterator[ReadingStor
     try:
         connection.row_factory = aiosqlite.Row
         await connection.execute("PRAGMA busy_timeout = 5000")
+        if at_once:
+            await connection.execute("BEGIN")
         yield ReadingStore(connection, parts)
     finally:
         await connection.close()

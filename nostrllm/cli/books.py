@@ -1,4 +1,4 @@
-"""`nostrllm provider audit | ledger | withdraw`: a provider's books while he does not run."""
+"""`nostrllm provider audit | ledger | withdraw | sweep`: the books while nobody sells."""
 
 from __future__ import annotations
 
@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from nostrllm.ports import Row
     from nostrllm.provider.audit import Check
     from nostrllm.provider.books import Summary
+    from nostrllm.provider.payout import Paid, Withdrawal
     from nostrllm.service.audit import Audit
+    from nostrllm.service.config import ProviderConfig
 
     T = TypeVar("T")
 
@@ -158,33 +160,70 @@ def _time(row: Row) -> str:
 @click.argument("amount", type=click.IntRange(1), required=False)
 @click.option("--mint", help="Where to take it; default: where most is free.")
 @click.option("--unit", default="sat", show_default=True, help="sat or msat.")
+@click.option("--invoice", metavar="BOLT11", help="Have this Lightning invoice paid instead.")
 @click.option("--again", "name", metavar="ID", help="Finish and print a withdrawal once more.")
 def withdraw(
-    config_path: Path, amount: int | None, mint: str | None, unit: str, name: str | None
+    config_path: Path,
+    amount: int | None,
+    mint: str | None,
+    unit: str,
+    invoice: str | None,
+    name: str | None,
 ) -> None:
     """Take AMOUNT of your earnings out of a stopped provider, as a token on stdout.
 
     Whoever has the token has the money. What clients own is never touched.
     """
     from nostrllm.cli.report import failing
-    from nostrllm.provider.payout import Wish, new_name
-    from nostrllm.service.audit import withdraw as take
     from nostrllm.service.config import read_provider_config
-    from nostrllm.wire.token import encode_token
 
-    if (amount is None) == (name is None):
-        raise click.UsageError("say an AMOUNT, or --again and the ID of a withdrawal")
+    if sum(given is not None for given in (amount, invoice, name)) != 1:
+        raise click.UsageError("say an AMOUNT, or --invoice, or --again and the ID of a withdrawal")
     with failing():
         config = read_provider_config(config_path)
-        wish = None if amount is None else Wish(amount, unit, mint)
         if name is None:
-            name = new_name()  # told before the mint is asked: it may take coins and not answer
-            click.echo(f"if this ends without a token: --again {name}", err=True)
-        taken = _run(take(config, name, wish))
-        token = taken.token
-        said = f"{taken.amount} {token.unit} at {token.mint}, the mint's fee {taken.fee}"
+            _take(config, (amount, mint, unit), invoice)
+        else:
+            from nostrllm.service.audit import withdraw_again
+
+            _print_taken(_run(withdraw_again(config, name)))
+
+
+def _take(
+    config: ProviderConfig, wanted: tuple[int | None, str | None, str], invoice: str | None
+) -> None:
+    """Withdraw by token or invoice; the name is told before the mint is asked, for it may take
+    coins and not answer."""
+    from nostrllm.provider.payout import PayOrder, Wish, new_name
+    from nostrllm.service.audit import pay
+    from nostrllm.service.audit import withdraw as take
+
+    name, wish = new_name(), Wish(wanted[0] or 0, wanted[2], wanted[1])
+    what = "a token" if invoice is None else "a word about the invoice"
+    click.echo(f"if this ends without {what}: --again {name}", err=True)
+    if invoice is None:
+        _print_taken(_run(take(config, name, wish)))
+    else:
+        _print_taken(_run(pay(config, name, PayOrder(invoice, wish, _print_price))))
+
+
+def _print_price(price: Paid) -> None:
+    said = f"pays {price.amount} {price.unit} at {price.mint}, and at most {price.fee} on top"
+    click.echo(plain_line(said), err=True)
+
+
+def _print_taken(taken: Withdrawal | Paid) -> None:
+    from nostrllm.provider.payout import Paid
+    from nostrllm.wire.token import encode_token
+
+    if isinstance(taken, Paid):
+        said = f"paid {taken.amount} {taken.unit} at {taken.mint}, {taken.fee} on top"
         click.echo(plain_line(said), err=True)
-        click.echo(encode_token(token))
+        return
+    token = taken.token
+    said = f"{taken.amount} {token.unit} at {token.mint}, the mint's fee {taken.fee}"
+    click.echo(plain_line(said), err=True)
+    click.echo(encode_token(token))
 
 
 @click.command()
@@ -200,3 +239,32 @@ def deposit(config_path: Path, token: str) -> None:
         done = _run(put_in(read_provider_config(config_path), token))
         said = f"{done.net} {done.unit} at {done.mint}, the mint's fee {done.fee}"
         click.echo(plain_line(said))
+
+
+@click.command()
+@CONFIG
+@click.option("--threshold", type=click.IntRange(1), metavar="SAT", help="Take no less at a mint.")
+@click.option("--keep", type=click.IntRange(0), metavar="SAT", help="Leave so much more there.")
+@click.option("--invoice", metavar="BOLT11", help="Have this Lightning invoice paid instead.")
+def sweep(config_path: Path, threshold: int | None, keep: int | None, invoice: str | None) -> None:
+    """Take all that is yours out of a stopped provider: a token in a file for each mint.
+
+    Prints the names of the files, which lie in the state folder. Without options [sweep] of the
+    file counts; a provider that has it does the same by itself while it runs.
+    """
+    from nostrllm.cli.report import failing
+    from nostrllm.service.config import SweepTable, read_provider_config
+    from nostrllm.service.sweep import sweep_stopped
+
+    with failing():
+        config = read_provider_config(config_path)
+        if invoice is not None:
+            _take(config, (None, None, "sat"), invoice)
+            return
+        table = config.sweep or SweepTable(threshold_sat=1)
+        given = {"threshold_sat": threshold, "keep_sat": keep}
+        table = table.model_copy(update={key: n for key, n in given.items() if n is not None})
+        for swept in _run(sweep_stopped(config, table)):
+            said = f"{swept.amount} {swept.unit} at {swept.mint}, the mint's fee {swept.fee}"
+            click.echo(plain_line(said), err=True)
+            click.echo(plain_line(str(swept.path)))

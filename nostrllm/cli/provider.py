@@ -9,7 +9,7 @@ from pathlib import Path
 
 import click
 
-from nostrllm.cli.books import audit, deposit, ledger, withdraw
+from nostrllm.cli.books import audit, deposit, ledger, sweep, withdraw
 from nostrllm.cli.clients import block, clients, unblock
 from nostrllm.cli.configured import CONFIG
 from nostrllm.cli.terminal import print_json
@@ -53,7 +53,7 @@ def provider() -> None:
     """Sell answers: set up, check and run a provider."""
 
 
-for command in (audit, ledger, withdraw, deposit, clients, block, unblock):
+for command in (audit, ledger, withdraw, sweep, deposit, clients, block, unblock):
     provider.add_command(command)
 
 

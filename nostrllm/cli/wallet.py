@@ -1,4 +1,4 @@
-"""`nostrllm wallet fund | balance | send | receive | reclaim | history | scan | resume`."""
+"""`nostrllm wallet fund | balance | send | pay | receive | reclaim | history | scan | resume`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from nostrllm.cli.terminal import print_table
 from nostrllm.cli.where import Said, Where, placed
 
 if TYPE_CHECKING:
-    from nostrllm.client.wallet import Coins
+    from nostrllm.client.wallet import Coins, Price
     from nostrllm.service.client import Client
 
 AMOUNT = click.argument("amount", type=click.IntRange(1))
@@ -97,6 +97,36 @@ async def _send(client: Client, where: Where, amount: int, unit: str) -> Said:
         click.echo(sent.token)
     said = {"mint": sent.mint, "unit": sent.unit, "amount": sent.amount}
     return {**said, "token": sent.token, "id": sent.name}
+
+
+@wallet.command()
+@click.argument("invoice")
+@click.option("--max-fee", type=click.IntRange(0), metavar="SAT", help="Pay no more on top.")
+@placed
+def pay(where: Where, invoice: str, max_fee: int | None) -> None:
+    """Have a mint pay a Lightning INVOICE; what that costs at most is told before."""
+    where.run(lambda client: _pay(client, where, invoice, max_fee))
+
+
+async def _pay(client: Client, where: Where, invoice: str, max_fee: int | None) -> Said:
+    from nostrllm.errors import LocalError
+
+    def agree(price: Price) -> None:
+        if not where.json:
+            said = f"pays {price.amount} {price.unit} at {price.mint}"
+            click.echo(f"{said}, and at most {price.fee_max} on top", err=True)
+        if max_fee is not None and price.fee_max > max_fee:
+            raise LocalError(
+                f"paying it may cost {price.fee_max} {price.unit} on top",
+                code="payment-amount-high",
+            )
+
+    paid = await client.wallet.pay(invoice.removeprefix("lightning:"), agree=agree)
+    if not where.json:
+        click.echo(f"paid {paid.amount} {paid.unit}, {paid.fee} on top")
+        click.echo(f"proof {paid.preimage or 'none'}", err=True)
+    said = {"mint": paid.mint, "unit": paid.unit, "amount": paid.amount, "fee": paid.fee}
+    return {**said, "preimage": paid.preimage, "id": paid.name}
 
 
 @wallet.command()

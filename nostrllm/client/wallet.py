@@ -6,7 +6,7 @@ import contextlib
 import hashlib
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -14,8 +14,10 @@ from nostrllm.client.payment import RECEIVED, chosen_mints
 from nostrllm.client.world import World
 from nostrllm.core.money import UNIT_MSAT
 from nostrllm.errors import ConfigError, RemoteError, WorldError
-from nostrllm.ports import MintQuote, Row
+from nostrllm.ports import MintQuote, Row, Write
+from nostrllm.purse import Plan
 from nostrllm.purse.operation import Outcome
+from nostrllm.wire.invoice import parse_invoice
 from nostrllm.wire.token import encode_token, parse_token
 
 #: BOLT 11: bech32, in capitals or not.
@@ -41,6 +43,36 @@ class Sent:
     unit: str
     amount: int
     token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Price:
+    """What paying an invoice costs: `amount` units, and `fee_max` on top at most."""
+
+    mint: str
+    unit: str
+    amount: int
+    fee_max: int
+
+
+@dataclass(frozen=True, slots=True)
+class Paid:
+    """An invoice that was paid, under the name that finds it again; `fee` is what came on top.
+
+    `preimage` proves the payment to whoever has the invoice; "" if the mint does not tell it, or
+    another one.
+    """
+
+    name: str
+    mint: str
+    unit: str
+    amount: int
+    fee: int
+    preimage: str = ""
+
+
+def _agreed(_price: Price) -> None:
+    """Any price will do."""
 
 
 class Wallet:
@@ -121,6 +153,43 @@ class Wallet:
         """
         return _coins(await self._purse.reclaim(name))
 
+    async def pay(
+        self,
+        invoice: str,
+        *,
+        mint: str | None = None,
+        name: str | None = None,
+        agree: Callable[[Price], None] = _agreed,
+    ) -> Paid:
+        """Have a mint pay a Lightning invoice (BOLT 11, with an amount) with sat coins.
+
+        `agree` is told the price before anything is set aside, and may raise. The same name never
+        pays twice: it gives what became of the first time. Raises RemoteError
+        `payment-invoice-invalid`, LocalError `wallet-empty`; WorldError when it was not paid, and
+        while the mint does not say, when `resume` finishes it.
+        """
+        name, preimage = name or self.new_name(), ""
+        begun = await self._purse.knows(name)
+        if not begun:
+            mint = mint or await self.preferred_mint()
+            quote = await self._purse.quote_melt(mint, "sat", invoice)
+
+            def beside(plan: Plan) -> Sequence[Write]:
+                agree(Price(plan.mint, plan.unit, plan.amount, plan.fee))
+                return ()
+
+            await self._purse.place_melt(name, mint, quote, beside)
+        outcome = await self._purse.run(name)
+        if outcome.state != "DONE":
+            pending = outcome.state == "PREPARED"
+            said = "the mint has not said yet" if pending else "the invoice was not paid"
+            raise WorldError(said, code=outcome.code or "payment-pending")
+        if not begun:
+            with contextlib.suppress(WorldError):  # it is paid, with or without this
+                paid = await self._world.mints.at(outcome.mint).melt_quote(quote.quote)
+                preimage = _proven(paid.preimage, invoice)
+        return Paid(name, outcome.mint, outcome.unit, outcome.amount, outcome.fee, preimage)
+
     async def history(self, count: int = 20) -> list[Row]:
         """The last operations, newest first: id, kind, mint, unit, state, amount, fee, times."""
         return await self._purse.history(count)
@@ -136,6 +205,15 @@ class Wallet:
         for quote in await self._purse.quotes():
             with contextlib.suppress(WorldError):
                 await self._purse.claim_quote(str(quote["id"]))
+
+
+def _proven(preimage: str, invoice: str) -> str:
+    """The preimage if it is that of the invoice (32 bytes, in hex), else ""."""
+    try:
+        digest = hashlib.sha256(bytes.fromhex(preimage)).hexdigest()
+    except ValueError:
+        return ""
+    return preimage if digest == parse_invoice(invoice).payment_hash else ""
 
 
 def _coins(outcome: Outcome) -> Coins:

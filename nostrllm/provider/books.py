@@ -22,6 +22,8 @@ _T = TypeVar("_T")
 
 #: Operations of this prefix are the owner's withdrawals; a client's have the id of a message.
 WITHDRAWAL: Final = "withdraw-"
+#: Those that the daemon makes by itself.
+SWEEP: Final = f"{WITHDRAWAL}sweep-"
 
 #: Operations of this prefix are coins that the owner put in.
 DEPOSIT: Final = "deposit-"

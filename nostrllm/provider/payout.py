@@ -1,7 +1,7 @@
-"""The owner takes out what was earned, as a token: never so much that a client could not be paid.
+"""The owner takes out what was earned: never so much that a client could not be paid.
 
-Like every token it is written down before the mint is asked, and booked in the commit that makes
-it, so a withdrawal that a crash cut is taken up again by its id.
+As a token, or by having a Lightning invoice paid. Either is written down before the mint is asked,
+and booked in the commit that ends it, so a withdrawal that a crash cut is taken up by its id.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from nostrllm.ports import Write
 from nostrllm.provider.audit import audit
 from nostrllm.provider.books import DEPOSIT, WITHDRAWAL, Books, by_owner
 from nostrllm.provider.ticket import post
-from nostrllm.purse import Outcome, Purse
+from nostrllm.purse import Outcome, Plan, Purse
 from nostrllm.purse.operation import Then
 from nostrllm.wire.token import Token
 
@@ -33,12 +33,40 @@ class Withdrawal:
 
 
 @dataclass(frozen=True, slots=True)
+class Paid:
+    """An invoice that was paid: its amount, and all that came on top, in coins of the unit."""
+
+    id: str
+    mint: str
+    unit: str
+    amount: int
+    fee: int
+
+
+@dataclass(frozen=True, slots=True)
 class Wish:
     """So many coins of a unit, at this mint or (None) where most are free."""
 
     amount: int
     unit: str = "sat"
     mint: str | None = None
+
+
+def _agreed(price: Paid) -> None:
+    """Whatever it costs, within what is the owner's."""
+
+
+@dataclass(frozen=True, slots=True)
+class PayOrder:
+    """An invoice to pay; the wish's amount does not count.
+
+    `agree` is told amount and the most that comes on top, before anything is asked of the mint but
+    that; it may raise.
+    """
+
+    invoice: str
+    wish: Wish
+    agree: Callable[[Paid], None] = _agreed
 
 
 def uncovered_msat(books: Books) -> int:
@@ -79,12 +107,19 @@ def mint_for(books: Books, wish: Wish) -> str:
 async def room(books: Books, purse: Purse, mint: str, unit: str) -> int:
     """How many coins the owner may take at this mint, in units; every client stays covered there.
 
-    Free coins, less the dearest fee that swapping them can cost, less all that we owe and have no
-    coins set aside for, at whichever mint: a refund is paid where it can be. Raises MintRefused,
-    OutcomeUnknown.
+    Free coins, in the books and still, less the dearest fee that swapping them can cost, less all
+    that we owe and have no coins set aside for, at whichever mint: a refund is paid where it can
+    be. Raises MintRefused, OutcomeUnknown.
     """
-    spendable = await purse.spendable(mint, unit)
-    return max(0, spendable - -(-uncovered_msat(books) // unit_msat(unit)))
+    coin = unit_msat(unit)
+    # What came since the books were read may be somebody's whom they do not know yet.
+    known = sum(
+        coin.msat
+        for coin in books.coins
+        if (coin.state, coin.mint, coin.unit) == ("free", mint, unit)
+    )
+    spendable = min(await purse.spendable(mint, unit), known // coin)
+    return max(0, spendable - -(-uncovered_msat(books) // coin))
 
 
 def new_name() -> str:
@@ -100,27 +135,61 @@ async def withdraw(
     Raises LocalError (`internal`: the books do not agree; `wallet-empty`: that would touch what
     others own), and as `again`.
     """
-    if wrong := [check.name for check in audit(books) if not check.ok]:
-        raise LocalError(f"nothing is taken out of books that do not agree: {', '.join(wrong)}")
-    mint = mint_for(books, wish)
-    most = await room(books, purse, mint, wish.unit)
+    mint, most = await _most(books, purse, wish)
     if wish.amount > most:
-        raise LocalError(
-            f"at most {most} {wish.unit} at {mint} are yours to take", code="wallet-empty"
-        )
+        raise _not_yours(most, wish.unit, mint)
     outcome = await purse.send_out(name, mint, wish.unit, wish.amount, _booked(now_s))
     return await _made(purse, outcome)
 
 
-async def again(purse: Purse, name: str, now_s: Callable[[], int]) -> Withdrawal:
-    """A withdrawal that was begun: finished if it is not, and its token.
+async def pay(
+    books: Books,
+    purse: Purse,
+    name: str,
+    order: PayOrder,
+    now_s: Callable[[], int],
+) -> Paid:
+    """Have an invoice paid with free coins, under this name, and book it.
+
+    Raises RemoteError `payment-invoice-invalid`, LocalError as `withdraw` and for a payment that
+    failed, and as `again`.
+    """
+    mint, most = await _most(books, purse, order.wish)
+    unit = order.wish.unit
+    quote = await purse.quote_melt(mint, unit, order.invoice)
+
+    def beside(plan: Plan) -> Sequence[Write]:
+        if plan.amount + plan.fee > most:
+            raise _not_yours(most, unit, mint)
+        order.agree(Paid(name, mint, unit, plan.amount, plan.fee))
+        return ()
+
+    await purse.place_melt(name, mint, quote, beside)
+    return _paid(await purse.run(name, _booked(now_s)))
+
+
+async def _most(books: Books, purse: Purse, wish: Wish) -> tuple[str, int]:
+    """The mint of a wish, and what the owner may take there. Raises LocalError."""
+    if wrong := [check.name for check in audit(books) if not check.ok]:
+        raise LocalError(f"nothing is taken out of books that do not agree: {', '.join(wrong)}")
+    mint = mint_for(books, wish)
+    return mint, await room(books, purse, mint, wish.unit)
+
+
+def _not_yours(most: int, unit: str, mint: str) -> LocalError:
+    return LocalError(f"at most {most} {unit} at {mint} are yours to take", code="wallet-empty")
+
+
+async def again(purse: Purse, name: str, now_s: Callable[[], int]) -> Withdrawal | Paid:
+    """A withdrawal that was begun: finished if it is not; its token, or the invoice it paid.
 
     Raises LocalError (`not-found`, `payment-token-spent`: the token was taken, or the code of the
     mint's refusal), OutcomeUnknown while the mint does not say: call again.
     """
     if not name.startswith(WITHDRAWAL) or not await purse.knows(name):
         raise LocalError("there is no such withdrawal", code="not-found")
-    return await _made(purse, await purse.run(name, _booked(now_s)))
+    outcome = await purse.run(name, _booked(now_s))
+    return _paid(outcome) if outcome.kind == "melt" else await _made(purse, outcome)
 
 
 async def deposit(purse: Purse, token: Token, now_s: Callable[[], int]) -> Outcome:
@@ -155,6 +224,15 @@ def _booked(now_s: Callable[[], int]) -> Then:
         return post(f"withdrawn:{outcome.op_id}", lines, now_s())
 
     return then
+
+
+def _paid(outcome: Outcome) -> Paid:
+    if outcome.state == "PREPARED":
+        raise OutcomeUnknown("the mint has not said yet whether the invoice is paid")
+    if outcome.state == "REJECTED":
+        code = outcome.code or "payment-lightning-failed"
+        raise LocalError("the invoice was not paid, and the coins are free again", code=code)
+    return Paid(outcome.op_id, outcome.mint, outcome.unit, outcome.amount, outcome.fee)
 
 
 async def _made(purse: Purse, outcome: Outcome) -> Withdrawal:

@@ -41,6 +41,8 @@ async def ask(till: Till, mint_url: str, unit: str, invoice: str) -> MeltQuote:
     wanted = parse_invoice(invoice)
     if wanted.amount_msat is None:
         raise RemoteError("the invoice has no amount", code="payment-invoice-invalid")
+    if wanted.expires_at <= till.clock.now():
+        raise RemoteError("the invoice has expired", code="payment-invoice-invalid")
     quote = await till.mints.at(mint_url).quote_melt(wanted.text, unit)
     if quote.amount != -(-wanted.amount_msat // unit_msat(unit)):
         raise RemoteError(

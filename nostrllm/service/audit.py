@@ -16,7 +16,7 @@ from nostrllm.ports import Row
 from nostrllm.provider import payout
 from nostrllm.provider.audit import Check, audit
 from nostrllm.provider.books import Summary, read_books, summary
-from nostrllm.provider.payout import Wish, Withdrawal
+from nostrllm.provider.payout import Paid, PayOrder, Wish, Withdrawal
 from nostrllm.provider.reconcile import reconcile
 from nostrllm.provider.shop import STORE_PARTS
 from nostrllm.purse import Outcome, Purse
@@ -76,20 +76,20 @@ async def postings(config: ProviderConfig) -> list[Row]:
         return await store.read("postings_all")
 
 
-async def withdraw(config: ProviderConfig, name: str, wish: Wish | None) -> Withdrawal:
-    """Take a token out under this name; without a wish, the one that was begun under it.
-
-    Raises as `stopped`, payout.withdraw and payout.again.
-    """
-    if wish is not None:
-        wish = _normal(wish)
+@asynccontextmanager
+async def purse_of(config: ProviderConfig) -> AsyncIterator[tuple[SqliteStore, Purse]]:
+    """The coins of a provider that does not run. Raises as `stopped`, ConfigError."""
     async with stopped(config) as store, CashuMints() as mints:
         seed = config.provider.state / "seed"
         if not seed.exists():
             raise ConfigError(f"{seed} is missing: without it no coin can be made")
-        purse = Purse(store, mints, _CLOCK, seed_made_once(seed))
-        if wish is None:
-            return await payout.again(purse, name, _now_s)
+        yield store, Purse(store, mints, _CLOCK, seed_made_once(seed))
+
+
+async def withdraw(config: ProviderConfig, name: str, wish: Wish) -> Withdrawal:
+    """Take a token out under this name. Raises as `purse_of` and payout.withdraw."""
+    wish = _normal(wish)
+    async with purse_of(config) as (store, purse):
         return await payout.withdraw(await read_books(store), purse, name, wish, _now_s)
 
 
@@ -101,6 +101,19 @@ async def deposit(config: ProviderConfig, text: str) -> Outcome:
     async with stopped(config) as store, CashuMints() as mints:
         purse = Purse(store, mints, _CLOCK, seed_made_once(config.provider.state / "seed"))
         return await payout.deposit(purse, token, _now_s)
+
+
+async def withdraw_again(config: ProviderConfig, name: str) -> Withdrawal | Paid:
+    """What was begun under this name. Raises as `purse_of` and payout.again."""
+    async with purse_of(config) as (_, purse):
+        return await payout.again(purse, name, _now_s)
+
+
+async def pay(config: ProviderConfig, name: str, order: PayOrder) -> Paid:
+    """Have an invoice paid under this name. Raises as `purse_of` and payout.pay."""
+    order = replace(order, wish=_normal(order.wish))
+    async with purse_of(config) as (store, purse):
+        return await payout.pay(await read_books(store), purse, name, order, _now_s)
 
 
 def _normal(wish: Wish) -> Wish:

@@ -97,6 +97,17 @@ class TermsTable(_Table):
     moderation: bool = False
 
 
+class SweepTable(_Table):
+    """[sweep]: earnings that the running daemon turns into token files by itself.
+
+    At least `threshold_sat` at a mint are taken, and `keep_sat` more left there, every `every_s`.
+    """
+
+    threshold_sat: int = Field(ge=1, le=1 << 40)
+    keep_sat: int = Field(default=0, ge=0, le=1 << 40)
+    every_s: int = Field(default=3_600, ge=10, le=31 * 86_400)
+
+
 class ModelTable(_Table):
     """[[model]]: one model for sale; prices in msat per million tokens, and per request."""
 
@@ -151,6 +162,7 @@ class ProviderConfig(_Table):
     terms: TermsTable = TermsTable()
     block: BlockTable = BlockTable()
     locked: LockedTable = LockedTable()
+    sweep: SweepTable | None = None
     model: list[ModelTable] = Field(min_length=1, max_length=10_000)
 
     def shop(self, version: str) -> Shop:

@@ -29,6 +29,7 @@ from nostrllm.service.blocks import read_blocks
 from nostrllm.service.config import EngineTable, ProviderConfig
 from nostrllm.service.notify import Notifier
 from nostrllm.service.secrets import private_folder, read_key, read_private, seed_made_once
+from nostrllm.service.sweep import sweep_for_ever
 
 STATUS_EVERY_S = 5.0
 BLOCKS_EVERY_S = 2.0
@@ -89,13 +90,21 @@ async def run_provider(config: ProviderConfig) -> None:
             beat = group.create_task(_beat(notifier, report))
             heed = group.create_task(_heed_blocks(config.provider.state, daemon))
             farewell = group.create_task(_farewell(notifier, stop, shop.drain_s))
+            sweeping = group.create_task(_sweep(config, world))
             try:
                 await daemon.run(stop, ready)
             finally:
-                for task in (farewell, beat, heed):
+                for task in (farewell, beat, heed, sweeping):
                     task.cancel()
         await report.write(ready=False)
         log.info("stopped")
+
+
+async def _sweep(config: ProviderConfig, world: World) -> None:
+    """Take earnings out as the file says, if it does."""
+    if config.sweep is not None:
+        state = config.provider.state
+        await sweep_for_ever(world.store, world.purse, state, config.sweep, world.now_s)
 
 
 async def _farewell(notifier: Notifier, stop: asyncio.Event, drain_s: float) -> None:

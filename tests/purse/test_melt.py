@@ -114,7 +114,7 @@ async def test_half_a_coin_is_rounded_up(ann: Wallet) -> None:
 
 
 async def test_what_cannot_be_paid(ann: Wallet, faulty: FaultyMint) -> None:
-    for text in ("lnbc", invoice(None)):
+    for text in ("lnbc", invoice(None), invoice(5_000, expiry_s=60, age_s=61)):
         with pytest.raises(RemoteError) as caught:
             await ann.purse.quote_melt(ann.mint, "sat", text)
         assert caught.value.code == "payment-invoice-invalid"

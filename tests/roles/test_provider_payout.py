@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sqlite3
 import tomllib
 from collections.abc import AsyncIterator
@@ -14,16 +15,25 @@ import pytest
 
 from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.crypto.bdhke import y_of
-from nostrllm.errors import ConfigError, LocalError, OutcomeUnknown
+from nostrllm.errors import ConfigError, LocalError, OutcomeUnknown, RemoteError
 from nostrllm.provider.books import read_books
-from nostrllm.provider.payout import Wish, room, uncovered_msat
+from nostrllm.provider.payout import Paid, PayOrder, Wish, Withdrawal, room, uncovered_msat
 from nostrllm.purse import Purse
-from nostrllm.service.audit import Audit, audit_provider, stopped, withdraw
-from nostrllm.service.config import ProviderConfig
+from nostrllm.service.audit import (
+    Audit,
+    audit_provider,
+    pay,
+    stopped,
+    withdraw,
+    withdraw_again,
+)
+from nostrllm.service.config import ProviderConfig, SweepTable
+from nostrllm.service.sweep import sweep, sweep_for_ever, sweep_stopped
 from nostrllm.wire import order as wire
 from nostrllm.wire.token import encode_token, parse_token
 from tests.adapters.scripted import scripted
 from tests.faultymint import FaultyMint
+from tests.invoices import invoice
 from tests.roles.market import CLOCK, config_text, selling
 from tests.roles.test_provider_audit import Customer, cli, customer, model
 
@@ -55,7 +65,7 @@ class Stopped:
             db.commit()
 
 
-async def pay(who: Customer, mint: str) -> wire.Result:
+async def buy(who: Customer, mint: str) -> wire.Result:
     token = replace(parse_token(await who.buyer.token(64)), mint=mint)
     return await who.answered("Hello?", token=encode_token(token))
 
@@ -69,7 +79,7 @@ async def shop(relay_url: str, mint_url: str, tmp_path: Path) -> AsyncIterator[S
             selling(text) as stall,
             customer(relay_url, mint_url, tmp_path, stall.pubkey) as who,
         ):
-            assert (await pay(who, mint.url)).cost_msat == 25_200
+            assert (await buy(who, mint.url)).cost_msat == 25_200
         (tmp_path / "stall" / "provider.toml").write_text(text)
         yield Stopped(ProviderConfig.model_validate(tomllib.loads(text)), mint)
 
@@ -93,9 +103,10 @@ async def test_a_withdrawal_that_was_cut_is_taken_up_by_its_name(shop: Stopped) 
     assert found.summary.open_operations == (NAME,)
     assert found.summary.withdrawn_msat == 0
     assert any(note.startswith("reserved SPENT") for note in notes(found))
-    taken = await withdraw(shop.config, NAME, None)
+    taken = await withdraw_again(shop.config, NAME)
+    assert isinstance(taken, Withdrawal)
     assert (taken.amount, taken.fee, taken.token.amount) == (3, 1, 3)
-    assert await withdraw(shop.config, NAME, None) == taken
+    assert await withdraw_again(shop.config, NAME) == taken
     after = (await shop.clean()).summary
     assert (after.withdrawn_msat, after.fees_msat) == (3_000, 1_000)
     assert after.owed_msat == before.owed_msat
@@ -124,7 +135,7 @@ async def test_what_was_taken_leaves_the_books_while_selling_goes_on(
     assert after.owed_msat["change"] == 0
     assert after.withdrawn_msat == before.withdrawn_msat == 3_000
     with pytest.raises(LocalError, match="was taken"):
-        await withdraw(shop.config, NAME, None)
+        await withdraw_again(shop.config, NAME)
 
 
 async def test_nothing_but_the_token_is_printed(shop: Stopped) -> None:
@@ -152,7 +163,7 @@ async def test_what_the_mint_refuses_stays(shop: Stopped) -> None:
     assert (await shop.clean()).summary.withdrawn_msat == 0
     del shop.mint.says["/v1/swap"]
     with pytest.raises(LocalError, match="refused"):
-        await withdraw(shop.config, NAME, None)
+        await withdraw_again(shop.config, NAME)
 
 
 async def test_an_owner_has_no_more_than_is_left(shop: Stopped) -> None:
@@ -196,7 +207,7 @@ async def test_coins_of_a_suspect_swap_are_in_the_books_and_counted_as_lost(shop
     found = await shop.clean()
     assert f"lost at {shop.mint.url}: 8000 msat" in notes(found)
     with pytest.raises(LocalError, match="signed wrongly"):
-        await withdraw(shop.config, NAME, None)
+        await withdraw_again(shop.config, NAME)
 
 
 async def test_coins_found_in_a_lost_past_need_no_posting(shop: Stopped) -> None:
@@ -241,3 +252,168 @@ async def test_a_folder_without_a_provider_is_left_alone(shop: Stopped, tmp_path
     (shop.config.provider.state / "seed").unlink()
     with pytest.raises(ConfigError, match="is missing"):
         await withdraw(shop.config, NAME, Wish(1))
+
+
+# by Lightning
+
+
+MELT = "/v1/melt/bolt11"
+
+
+async def test_an_invoice_is_paid_from_what_is_the_owners(shop: Stopped) -> None:
+    before = (await shop.clean()).summary
+    told: list[Paid] = []
+    order = PayOrder(invoice(10_000), Wish(0), told.append)
+    paid = await pay(shop.config, NAME, order)
+    assert paid == Paid(NAME, shop.mint.url, "sat", 10, 2)
+    assert [(price.amount, price.fee) for price in told] == [(10, 3)]
+    after = (await shop.clean()).summary
+    assert (after.withdrawn_msat, after.fees_msat) == (10_000, 2_000)
+    assert after.owed_msat == before.owed_msat
+    assert await withdraw_again(shop.config, NAME) == paid
+
+
+async def test_no_invoice_is_paid_with_what_others_own(shop: Stopped) -> None:
+    with pytest.raises(LocalError, match="yours to take") as caught:
+        await pay(shop.config, NAME, PayOrder(invoice(22_000), Wish(0)))
+    assert caught.value.code == "wallet-empty"
+
+    def no(price: Paid) -> None:
+        raise LocalError("too dear")
+
+    with pytest.raises(LocalError, match="too dear"):
+        await pay(shop.config, NAME, PayOrder(invoice(10_000), Wish(0), no))
+    assert MELT not in [path for path, _ in shop.mint.calls]
+    with pytest.raises(RemoteError):
+        await pay(shop.config, NAME, PayOrder("lnbc", Wish(0)))
+    assert (await shop.clean()).summary.withdrawn_msat == 0
+
+
+async def test_a_payment_that_was_cut_is_taken_up_by_its_name(shop: Stopped) -> None:
+    shop.mint.faults = ["", *["lost"] * 100]  # "": the quote
+    with pytest.raises(OutcomeUnknown):
+        await pay(shop.config, NAME, PayOrder(invoice(10_000), Wish(0)))
+    shop.mint.faults.clear()
+    found = await shop.clean()
+    assert found.summary.open_operations == (NAME,)
+    paid = await withdraw_again(shop.config, NAME)
+    assert isinstance(paid, Paid)
+    assert (paid.amount, paid.fee) == (10, 2)
+    assert (await shop.clean()).summary.withdrawn_msat == 10_000
+
+
+async def test_a_payment_that_failed_leaves_the_coins(shop: Stopped) -> None:
+    before = (await shop.clean()).summary
+    shop.mint.says[MELT] = (400, '{"detail": "no route", "code": 20004}')
+    with pytest.raises(LocalError, match="free again") as caught:
+        await pay(shop.config, NAME, PayOrder(invoice(10_000), Wish(0)))
+    assert caught.value.code == "payment-lightning-failed"
+    assert (await shop.clean()).summary.coins == before.coins
+
+
+async def test_invoices_from_the_command_line(shop: Stopped) -> None:
+    state = shop.config.provider.state
+    called = await cli(state, "withdraw", "--invoice", invoice(10_000))
+    assert (called.code, called.out) == (0, "")
+    assert "pays 10 sat" in called.err
+    assert "at most 3 on top" in called.err
+    assert "paid 10 sat" in called.err
+    assert (await cli(state, "withdraw", "5", "--invoice", invoice(10_000))).code == 2
+    assert (await cli(state, "sweep", "--invoice", "lnbc")).code == 1
+    await shop.clean()
+
+
+# by themselves
+
+
+async def test_a_sweep_takes_all_that_is_the_owners_and_no_more(shop: Stopped) -> None:
+    before = (await shop.clean()).summary
+    assert await sweep_stopped(shop.config, SweepTable(threshold_sat=25)) == []
+    [swept] = await sweep_stopped(shop.config, SweepTable(threshold_sat=5, keep_sat=4))
+    assert swept.path.parent == shop.config.provider.state / "sweeps"
+    assert swept.path.stat().st_mode & 0o777 == 0o600
+    token = parse_token(swept.path.read_text().strip())
+    assert (token.mint, token.amount) == (shop.mint.url, swept.amount)
+    after = (await shop.clean()).summary
+    assert after.withdrawn_msat == swept.amount * 1_000
+    assert after.owed_msat == before.owed_msat
+    assert await sweep_stopped(shop.config, SweepTable(threshold_sat=5)) == []
+
+
+async def test_a_sweep_that_was_cut_gets_its_file(shop: Stopped) -> None:
+    shop.mint.faults += ["lost"] * 100
+    with pytest.raises(OutcomeUnknown):
+        await sweep_stopped(shop.config, SweepTable(threshold_sat=1, keep_sat=1))
+    shop.mint.faults.clear()
+    table = SweepTable(threshold_sat=20)
+    [swept] = await sweep_stopped(shop.config, table)
+    text = swept.path.read_text()
+    # as if the process had died before the store knew of the file
+    shop.change("DELETE FROM meta WHERE name LIKE 'swept:%'")
+    swept.path.unlink()
+    assert await sweep_stopped(shop.config, table) == [swept]
+    assert swept.path.read_text() == text
+    # and one that was taken meanwhile has none
+    shop.change("DELETE FROM meta WHERE name LIKE 'swept:%'")
+    shop.change("UPDATE proof SET state = 'spent' WHERE owner LIKE 'withdraw-sweep-%'")
+    swept.path.unlink()
+    assert await sweep_stopped(shop.config, table) == []
+
+
+async def test_nothing_is_swept_out_of_books_that_do_not_agree(shop: Stopped) -> None:
+    shop.change("UPDATE account SET balance_msat = balance_msat + 1")
+    with pytest.raises(LocalError, match="do not agree"):
+        await sweep_stopped(shop.config, SweepTable(threshold_sat=1))
+    assert (await cli(shop.config.provider.state, "sweep")).code == 1
+
+
+async def test_a_running_provider_sweeps_and_stays_whole(
+    shop: Stopped, relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    """Orders, top-ups and sweeps at once; whatever is swept, everybody can be paid after."""
+    state = shop.config.provider.state
+    async with (
+        selling((state / "provider.toml").read_text()) as stall,
+        customer(relay_url, mint_url, tmp_path, stall.pubkey) as who,
+    ):
+        world, table = stall.world, SweepTable(threshold_sat=1)
+        for _ in range(3):
+            async with asyncio.TaskGroup() as group:
+                group.create_task(buy(who, shop.mint.url))
+                for _ in range(3):
+                    await sweep(world.store, world.purse, state, table, world.now_s)
+            token = replace(parse_token(await who.buyer.token(20)), mint=shop.mint.url)
+            async with asyncio.TaskGroup() as group:
+                filled = wire.TopUp(reply=who.reply, token=encode_token(token))
+                group.create_task(who.send(filled))
+                for _ in range(3):
+                    await sweep(world.store, world.purse, state, table, world.now_s)
+            await who.answer()
+        assert len(list((state / "sweeps").glob("*.token"))) >= 3
+    await shop.clean()
+
+
+async def test_a_sweep_from_the_command_line(shop: Stopped) -> None:
+    called = await cli(shop.config.provider.state, "sweep", "--keep", "5")
+    assert called.code == 0
+    [path] = (shop.config.provider.state / "sweeps").glob("*")
+    assert called.out == f"{path}\n"
+    assert "the mint's fee" in called.err
+
+
+async def test_the_daemon_sweeps_by_its_file(shop: Stopped) -> None:
+    """As the process does: at the start, and then as often as the file says."""
+    state = shop.config.provider.state
+    async with selling((state / "provider.toml").read_text()) as stall:
+        world, table = stall.world, SweepTable(threshold_sat=1, every_s=10)
+        running = asyncio.create_task(
+            sweep_for_ever(world.store, world.purse, state, table, world.now_s)
+        )
+        for _ in range(600):
+            if list((state / "sweeps").glob("*.token")):
+                break
+            await asyncio.sleep(0.05)
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+    assert len(list((state / "sweeps").glob("*.token"))) == 1
+    await shop.clean()

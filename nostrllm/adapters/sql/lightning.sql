@@ -83,3 +83,11 @@ WHERE id = :id AND state IN ('waiting', 'pending');
 UPDATE melt SET told = 1 WHERE id = :id AND told = 0;
 -- name: melts_all
 SELECT * FROM melt ORDER BY created_at, id;
+
+-- Tokens of the owner whose file is not known to be there.
+-- name: sweeps_unwritten
+SELECT id FROM operation
+WHERE id LIKE 'withdraw-sweep-%' AND state IN ('PREPARED', 'DONE') AND NOT EXISTS (
+    SELECT 1 FROM meta WHERE meta.name = 'swept:' || operation.id
+)
+ORDER BY created_at, id;
