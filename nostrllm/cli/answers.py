@@ -17,7 +17,8 @@ def ending(outcome: Outcome) -> list[str]:
     """What the answer cost, in lines."""
     parts = [f"cost {sats(outcome.cost_msat)}", f"mint's fee {sats(outcome.fee_msat)}"]
     if outcome.change_msat:
-        parts.append(f"change {sats(outcome.change_msat)}")
+        coming = " (on its way)" if outcome.pending_msat else ""
+        parts.append(f"change {sats(outcome.change_msat)}{coming}")
     if outcome.credit_msat:
         parts.append(f"credit {sats(outcome.credit_msat)}")
     usage = outcome.usage
@@ -58,6 +59,7 @@ def answer_json(outcome: Outcome) -> dict[str, Any]:
         "cost_msat": outcome.cost_msat,
         "fee_msat": outcome.fee_msat,
         "change_msat": outcome.change_msat,
+        "pending_msat": outcome.pending_msat,
         "credit_msat": outcome.credit_msat,
         "receipt": None if outcome.receipt is None else outcome.receipt.as_dict(),
         "accepted": None if outcome.accepted is None else outcome.accepted.as_dict(),

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 SYSTEM: Final = "You are a helpful assistant."
 
 
+#: Change that the mint still has to sign is waited for so long, so that the balance is right after.
+SETTLE_S: Final = 3.0
+
 #: As `client.quote.BUDGET_MSAT`, which takes long to import.
 BUDGET_SAT: Final = 1_000.0
 
@@ -47,7 +50,15 @@ BUDGET_SAT: Final = 1_000.0
 )
 @click.option("--temperature", type=click.FloatRange(0, 2), metavar="T")
 @click.option("--seed", type=int, metavar="N", help="For the model's dice.")
-@click.option("--account", is_flag=True, help="Pay from your account with the provider.")
+@click.option(
+    "--pay",
+    type=click.Choice(("locked", "token", "account")),
+    default="token",
+    show_default=True,
+    help="By coins locked to the provider, which he takes after the answer; by a token, which he "
+    "takes before; from your account with him.",
+)
+@click.option("--account", is_flag=True, help="As --pay account.")
 @click.option("--no-stream", is_flag=True, help="Wait for the whole answer.")
 @click.option("--deadline", type=click.FloatRange(1), default=60.0, show_default=True, metavar="S")
 @placed
@@ -69,9 +80,10 @@ async def _ask(client: Client, where: Where, text: str, options: dict[str, Any])
         if not where.json:
             click.echo(plain(piece), nl=False)
             sys.stdout.flush()
-    outcome = answer.result
     if not where.json:
         click.echo()
+    outcome = await answer.settled(SETTLE_S)
+    if not where.json:
         for line in ending(outcome):
             click.echo(line, err=True)
     return answer_json(outcome)
@@ -93,7 +105,7 @@ def _wishes(where: Where, options: dict[str, Any]) -> dict[str, Any]:
         "model": options["model"],
         "max_tokens": options["max_tokens"],
         "max_msat": int(options["max_sat"] * 1_000),
-        "pay": "account" if options["account"] else "token",
+        "pay": "account" if options["account"] else options["pay"],
         "stream": not options["no_stream"],
         "deadline_s": options["deadline"],
         "parameters": parameters,

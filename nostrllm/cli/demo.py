@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 
-from nostrllm.cli.ask import messages
+from nostrllm.cli.ask import SETTLE_S, messages
 from nostrllm.cli.report import failing
 from nostrllm.cli.terminal import plain
 from nostrllm.wire.amount import per_1000, sats
@@ -126,7 +126,7 @@ async def _ask(client: Client, question: str) -> Outcome:
         sys.stdout.flush()
         first = False
     click.echo()
-    return answer.result
+    return await answer.settled(SETTLE_S)
 
 
 async def _account(client: Client, outcome: Outcome) -> None:

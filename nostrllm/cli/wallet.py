@@ -1,10 +1,10 @@
-"""`nostrllm wallet fund | balance | send | pay | receive | reclaim | history | scan | resume`."""
+"""`nostrllm wallet`: fund, balance, send, pay, receive, reclaim, history, scan, resume, recover."""
 
 from __future__ import annotations
 
 import sys
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -13,7 +13,10 @@ from nostrllm.cli.terminal import print_table
 from nostrllm.cli.where import Said, Where, placed
 
 if TYPE_CHECKING:
-    from nostrllm.client.wallet import Coins, Price
+    from collections.abc import Sequence
+
+    from nostrllm.client.keepsakes import Bought
+    from nostrllm.client.wallet import Coins, LockedCoins, Price
     from nostrllm.service.client import Client
 
 AMOUNT = click.argument("amount", type=click.IntRange(1))
@@ -67,16 +70,38 @@ def balance(where: Where) -> None:
 
 async def _balance(client: Client, where: Where) -> Said:
     held = await client.wallet.balance()
+    locked = await client.wallet.locked()
     if not where.json:
         rows = [(str(amount), unit, mint) for (mint, unit), amount in held.items()]
         print_table(("amount", "unit", "mint"), rows)
-        if not held:
+        _tell_locked(locked)
+        if not held and not locked:
             click.echo("the wallet is empty: `nostrllm wallet fund 1000`", err=True)
     return {
         "balances": [
             {"mint": mint, "unit": unit, "amount": amount} for (mint, unit), amount in held.items()
-        ]
+        ],
+        "locked": _locked_json(locked),
     }
+
+
+def _tell_locked(locked: Sequence[LockedCoins]) -> None:
+    """What only a provider can take now, and when it comes back if he does not."""
+    for coins in locked:
+        click.echo(
+            f"locked: {coins.amount} {coins.unit} at {coins.mint} until {_at(coins.until)} UTC "
+            f"({coins.name})",
+            err=True,
+        )
+
+
+def _locked_json(locked: Sequence[LockedCoins]) -> list[dict[str, Any]]:
+    names = ("name", "mint", "unit", "amount", "until")
+    return [{name: getattr(coins, name) for name in names} for coins in locked]
+
+
+def _at(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 @wallet.command()
@@ -170,23 +195,25 @@ def history(where: Where, limit: int) -> None:
 
 async def _history(client: Client, where: Where, limit: int) -> Said:
     rows = await client.wallet.history(limit)
+    held = {coins.name: coins.until for coins in await client.wallet.locked()}
     if not where.json:
+        locked = {name: f"locked until {_at(until)}" for name, until in held.items()}
         print_table(
             ("time", "what", "amount", "fee", "state", "mint", "name"),
             [
                 (
-                    datetime.fromtimestamp(row["created_at"], UTC).strftime("%Y-%m-%d %H:%M:%S"),
+                    _at(row["created_at"]),
                     row["kind"],
                     f"{row['amount']} {row['unit']}",
                     str(row["fee"]),
-                    str(row["state"]).lower(),
+                    locked.get(row["id"]) or str(row["state"]).lower(),
                     row["mint"],
                     row["id"],
                 )
                 for row in rows
             ],
         )
-    return {"operations": [dict(row) for row in rows]}
+    return {"operations": [{**row, "locked_until": held.get(row["id"])} for row in rows]}
 
 
 @wallet.command()
@@ -218,3 +245,50 @@ async def _resume(client: Client, where: Where) -> Said:
             tell_late(outcome, asked_for=True)
         await client.seen(late)
     return {}
+
+
+@wallet.command()
+@placed
+def recover(where: Where) -> None:
+    """Take back whatever can be taken back now, and say what is locked until when.
+
+    Change that a provider did not hand over is found at the mint; coins locked to one who never
+    took them come back once their time is over.
+    """
+    where.run(lambda client: _recover(client, where))
+
+
+async def _recover(client: Client, where: Where) -> Said:
+    before = await client.wallet.balance()
+    late = await client.resume()
+    held, locked = await client.wallet.balance(), await client.wallet.locked()
+    due = await client.due()
+    back = {pot: amount - before.get(pot, 0) for pot, amount in held.items()}
+    back = {pot: amount for pot, amount in back.items() if amount > 0}
+    if not where.json:
+        for outcome in late:
+            tell_late(outcome, asked_for=True)
+        await client.seen(late)
+        for (mint, unit), amount in back.items():
+            click.echo(f"came back: {amount} {unit} at {mint}")
+        if not back:
+            click.echo("nothing came back", err=True)
+        _tell_locked(locked)
+        _tell_due(due)
+    return {
+        "back": [{"mint": pot[0], "unit": pot[1], "amount": back[pot]} for pot in back],
+        "locked": _locked_json(locked),
+        "due": [{"order": one.order_id, "msat": one.cost_msat} for one in due],
+    }
+
+
+def _tell_due(due: Sequence[Bought]) -> None:
+    """What we had and did not pay for, because nobody took our coins."""
+    from nostrllm.wire.amount import sats
+
+    for one in due:
+        click.echo(
+            f"due: {sats(one.cost_msat)} for order {one.order_id}, whose coins came back; they go "
+            "into your account with the provider when he is found",
+            err=True,
+        )

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from nostrllm.client.account import Balance
 from nostrllm.client.purchases import Locked, State, What, stored_event
 from nostrllm.client.world import World
-from nostrllm.ports import Write
+from nostrllm.ports import Row, Write
 from nostrllm.wire.event import Event
 
 
@@ -69,23 +69,12 @@ class Keepsakes:
 
     async def purchases(self, count: int = 20) -> list[Bought]:
         """The latest purchases, newest first."""
-        rows = await self._world.store.read("purchase_list", count=count)
-        return [
-            Bought(
-                n=row["n"],
-                what=row["what"],
-                order_id=row["id"],
-                provider=row["provider"],
-                state=row["state"],
-                breaches=tuple(filter(None, row["breaches"].split(","))),
-                cost_msat=row["cost_msat"],
-                fee_msat=row["fee_msat"],
-                code=row["code"],
-                created_at=row["created_at"],
-                locked=row["locked"],
-            )
-            for row in rows
-        ]
+        return [_bought(row) for row in await self._world.store.read("purchase_list", count=count)]
+
+    async def due(self) -> list[Bought]:
+        """Answers whose coins came back, their provider never having taken them: still to pay."""
+        rows = await self._world.store.read("purchase_owed")
+        return [_bought(row) for row in rows if row["locked"] == "due"]
 
     async def statement(self, provider: str) -> Balance | None:
         """The account as the provider last signed it."""
@@ -93,3 +82,20 @@ class Keepsakes:
         if not rows:
             return None
         return Balance(provider, int(rows[0]["balance_msat"]), int(rows[0]["seq"]))
+
+
+def _bought(row: Row) -> Bought:
+    """A row of `purchase_list` or `purchase_owed`."""
+    return Bought(
+        n=row["n"],
+        what=row["what"],
+        order_id=row["id"],
+        provider=row["provider"],
+        state=row["state"],
+        breaches=tuple(filter(None, row["breaches"].split(","))),
+        cost_msat=row["cost_msat"],
+        fee_msat=row["fee_msat"],
+        code=row["code"],
+        created_at=row["created_at"],
+        locked=row["locked"],
+    )

@@ -63,7 +63,8 @@ class Debts:
         """
         bargain, result = _ended(purchase)
         if message.problem is not None:
-            if message.problem.code == "payment-outputs-stale":
+            wanted = message.problem.code == "payment-outputs-stale"
+            if wanted and promised_units(bargain, result):
                 await self._renew(purchase, bargain)
             return purchase
         coin = unit_msat(bargain.unit)

@@ -75,6 +75,20 @@ def _agreed(_price: Price) -> None:
     """Any price will do."""
 
 
+@dataclass(frozen=True, slots=True)
+class LockedCoins:
+    """Coins that only a provider can take until a time (unix seconds, the mint's clock).
+
+    `name` is the operation that sent them. What nobody has taken by then comes back by itself.
+    """
+
+    name: str
+    mint: str
+    unit: str
+    amount: int
+    until: int
+
+
 class Wallet:
     """Coins at any number of mints; `mint` None means the one that `preferred_mint` names."""
 
@@ -99,6 +113,14 @@ class Wallet:
     async def balance(self) -> Mapping[tuple[str, str], int]:
         """(mint, unit) → units that can be spent."""
         return await self._purse.balance()
+
+    async def locked(self) -> list[LockedCoins]:
+        """What is locked to providers, by when it comes back."""
+        found = [
+            LockedCoins(name, lock.mint, lock.unit, lock.amount, lock.locktime)
+            for name, lock in (await self._purse.locked()).items()
+        ]
+        return sorted(found, key=lambda coins: (coins.until, coins.name))
 
     async def fund(self, amount: int, unit: str = "sat", *, mint: str | None = None) -> MintQuote:
         """A Lightning invoice (`request`) whose payment brings `amount` units; then `claim` it.
@@ -200,8 +222,9 @@ class Wallet:
 
     async def resume(self) -> None:
         """Finish what a crash or a silent mint left open, and claim invoices paid meanwhile."""
-        for name, _ in await self._purse.pending():
-            await self._purse.run(name)
+        for name, kind in await self._purse.pending():
+            if kind != "ladder":  # an order's, which is finished with the order
+                await self._purse.run(name)
         for quote in await self._purse.quotes():
             with contextlib.suppress(WorldError):
                 await self._purse.claim_quote(str(quote["id"]))

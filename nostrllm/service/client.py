@@ -166,6 +166,11 @@ class Client:
         """What was bought, newest first."""
         return await self._keepsakes.purchases(count)
 
+    async def due(self) -> list[Bought]:
+        """Answers that were given and never paid for, their locked coins being back; each is paid
+        into the account with its provider when he is found."""
+        return await self._keepsakes.due()
+
     async def late(self) -> list[Outcome]:
         """Answers that came after nobody waited any more; each stays until it was `seen`."""
         return await late_answers(self._buyer)

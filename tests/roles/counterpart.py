@@ -564,6 +564,7 @@ async def counterpart(
         bird.manners = Manners(**manners)
         if before is not None:
             bird.orders, bird.seq, bird.balances = before.orders, before.seq, before.balances
+            bird.announced_at = before.announced_at
         async with asyncio.TaskGroup() as group:
             serving = group.create_task(bird.serve())
             await _announced(bird)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,16 +14,25 @@ import pytest
 
 from nostrllm.client import ask
 from nostrllm.client import resume as resuming
-from nostrllm.client.quote import Quote
+from nostrllm.client.answer import Answer
+from nostrllm.client.keepsakes import Keepsakes
+from nostrllm.client.quote import Question, Quote
+from nostrllm.client.resume import resume
+from nostrllm.client.wallet import Wallet
+from nostrllm.client.world import World
 from nostrllm.core.lock import parse_locked
-from nostrllm.errors import RemoteError, WorldError
+from nostrllm.devnet.children import Child
+from nostrllm.errors import NostrllmError, OutcomeUnknown, RemoteError, WorldError
 from nostrllm.service.client import Client
 from nostrllm.wire.announcement import Price
 from nostrllm.wire.order import LockedPayment
 from nostrllm.wire.token import parse_token
 from tests.mintclock import ClockedMint, clocked_mint
+from tests.purse.test_faults import rotate
 from tests.roles.counterpart import Counterpart, counterpart
 from tests.roles.locksmith import Locksmithing
+from tests.roles.test_client_resume import Dead, buyer_of, customer, mortal, restarted
+from tests.roles.test_client_resume import held as world_held
 
 TEXT = "Polly wants a cracker."
 FUND = 100
@@ -52,6 +62,16 @@ async def held(client: Client) -> int:
     return sum((await client.wallet.balance()).values())
 
 
+async def what_time(world: World, mint: ClockedMint) -> None:
+    """Have the mint say what time it is; clocks do not leap, but here."""
+    async with asyncio.timeout(20):
+        while True:
+            with suppress(OutcomeUnknown):  # as many of us come at once
+                await world.mints.at(mint.url).states(["02" + "11" * 32])
+                return
+            await asyncio.sleep(0.1)
+
+
 async def row(client: Client) -> dict[str, Any]:
     """The last purchase."""
     [found] = await client._world.store.read("purchase_list", count=1)
@@ -77,6 +97,7 @@ async def mint(clocked: ClockedMint) -> ClockedMint:
 def hasty(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nobody is waited for."""
     monkeypatch.setattr(ask, "QUERY_S", 0.2)
+    monkeypatch.setattr(ask, "SETTLE_S", 0.5)
     monkeypatch.setitem(resuming.resume.__kwdefaults__ or {}, "wait_s", 0.6)
     monkeypatch.setattr(resuming, "LATE_S", 0)
 
@@ -373,7 +394,7 @@ async def test_without_a_true_release_they_come_back_after_the_locktime(
         assert ("release-invalid" in caught.value.message) == (how == "failed")
         assert (await client.purchases(1))[0].open
         await mint.ahead(LOCKED_S)
-        await client._world.mints.at(mint.url).states(["02" + "11" * 32])  # what time is it?
+        await what_time(client._world, mint)
         await client.resume()
         assert await held(client) >= FUND - 3
         found = await row(client)
@@ -398,3 +419,131 @@ async def test_a_release_of_what_is_taken_is_none(
         await client.resume()
         assert "release-invalid" in (await row(client))["breaches"]
         assert await client._world.purse.locked() == {}
+
+
+# another keyset
+
+
+async def test_new_outputs_for_a_new_keyset(
+    tmp_path: Path, relay_url: str, mint_process: Child, hasty: None
+) -> None:
+    url = mint_process.url
+    async with both(tmp_path, relay_url, url, stale=True) as (client, bird):
+        bird.manners.before_result = lambda: rotate(mint_process)
+        result = await client.ask("?", provider=bird.pubkey, pay="locked").done()
+        assert (result.text, result.breaches) == (TEXT, ())
+        await client.resume()  # the mint's keysets may have been too young to be asked for again
+        async with asyncio.timeout(20):
+            while (await row(client))["locked"]:
+                await client._world.square.clock.sleep(0.2)
+                await client.resume()
+        assert (await row(client))["breaches"] == ""
+        assert len(bird.news) >= 1
+        assert {one.id for one in bird.news[0].outputs} != {
+            one.id
+            for one in bird.orders[0][1].payment.outputs  # type: ignore[union-attr]
+        }
+        assert await held(client) >= FUND - 4
+        assert await client._world.purse.pending() == []
+
+
+async def test_credit_for_outputs_that_nobody_can_sign_is_no_breach(
+    tmp_path: Path, relay_url: str, mint_process: Child
+) -> None:
+    async with both(tmp_path, relay_url, mint_process.url, credits=True) as (client, bird):
+
+        def before_result() -> None:
+            rotate(mint_process)
+            bird.purse._till.mints._mints.clear()  # type: ignore[attr-defined]
+
+        bird.manners.before_result = before_result
+        answer = client.ask("?", provider=bird.pubkey, pay="locked")
+        await answer.done()
+        client._world.mints._mints.clear()  # type: ignore[attr-defined]  # as after a restart
+        result = await answer.settled(20)
+        assert (result.breaches, result.pending_msat) == ((), 0)
+        balance = await client.last_balance(bird.pubkey)
+        assert balance is not None
+        assert balance.balance_msat >= result.change_msat
+
+
+# dying at any moment
+
+#: Before or after which commit of an order the process dies; none has as many.
+KILLS = [(1 + n // 2, n % 2 == n // 2 % 2) for n in range(22)]
+#: What a provider may do with an order.
+LIVES: dict[str, dict[str, Any]] = {
+    "honest": {},
+    "tells nothing": {"tells_nothing": True},
+    "never settles": {"never_settles": True},
+    "fails": {"fail": "generation-failed"},
+    "refuses": {"refuse": "busy"},
+    "silent": {"silent": True},
+}
+#: Those that are killed on both sides of every commit; others on one, in turn.
+EVERY = ("honest", "never settles")
+
+
+@dataclass(frozen=True)
+class Life:
+    """A client that was killed, or came to its end."""
+
+    world: World
+    ended: bool
+
+
+@pytest.mark.parametrize("life", LIVES)
+async def test_death_at_any_write_loses_nothing(
+    life: str, tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    own = {key: value for key, value in LIVES[life].items() if hasattr(Locksmithing, key)}
+    rest = {key: value for key, value in LIVES[life].items() if key not in own}
+    smith = Locksmithing(**own)
+    async with (
+        counterpart(tmp_path / "bird", relay_url, mint.url, locked=smith, **rest) as bird,
+        AsyncExitStack() as stack,
+    ):
+        lives: list[Life] = []
+        for last, after in KILLS if life in EVERY else KILLS[::2] + KILLS[-1:]:
+            folder = tmp_path / f"client-{last}-{after}"
+            world = await stack.enter_async_context(customer(folder, relay_url, mint.url))
+            lives.append(Life(world, await _killed(world, bird, last, after)))
+        assert any(one.ended for one in lives)
+        assert not any(one.ended for one in lives[:4])
+        before = sum(bird.balances.values())
+        for ahead_s in (0, LOCKED_S, LOCKED_S + DAY_S, LOCKED_S + DAY_S):
+            await mint.ahead(ahead_s)
+            async with asyncio.TaskGroup() as group:
+                for one in lives:
+                    group.create_task(_recover(one.world, mint))
+        costs = [await _check(one.world) for one in lives]
+        paid_msat = sum(bird.balances.values()) - before
+        held = [await world_held(one.world) for one in lives]
+        assert min(held) >= FUND - 8
+        assert sum(held) >= len(lives) * (FUND - 3) - (sum(costs) + paid_msat) // 1_000
+
+
+async def _killed(living: World, bird: Counterpart, last: int, after: bool) -> bool:
+    """Kill an order at one write; True when it ended before that."""
+    world, store = mortal(living, last, after)
+    question = Question("?", provider=bird.pubkey, pay="locked", deadline_s=1.0)
+    with suppress(NostrllmError, Dead):
+        await buyer_of(world).ask(question, Answer())
+    return store.count < last
+
+
+async def _recover(living: World, mint: ClockedMint) -> None:
+    """What a restart does."""
+    await what_time(living, mint)
+    again = restarted(living)
+    await Wallet(again).resume()
+    await resume(again, buyer_of(again), wait_s=0.4)
+
+
+async def _check(world: World) -> int:
+    """Nothing is open, nobody was wronged; what was paid for answers, in msat."""
+    bought = await Keepsakes(world).purchases()
+    assert not any(one.open or one.locked or one.breaches for one in bought), bought
+    assert await world.purse.pending() == []
+    assert await world.purse.locked() == {}
+    return sum(one.cost_msat for one in bought)
