@@ -31,6 +31,7 @@ from tests.mintclock import ClockedMint, clocked_mint
 from tests.purse.test_faults import rotate
 from tests.roles.counterpart import Counterpart, counterpart
 from tests.roles.locksmith import Locksmithing
+from tests.roles.market import MODEL, config_text, selling
 from tests.roles.test_client_resume import Dead, buyer_of, customer, mortal, restarted
 from tests.roles.test_client_resume import held as world_held
 
@@ -547,3 +548,42 @@ async def _check(world: World) -> int:
     assert await world.purse.pending() == []
     assert await world.purse.locked() == {}
     return sum(one.cost_msat for one in bought)
+
+
+# and the true provider
+
+
+async def test_the_true_provider_settles_with_us(
+    tmp_path: Path, relay_url: str, mint_url: str, engine_url: str
+) -> None:
+    text = config_text(tmp_path / "stall", [relay_url], mint_url, engine_url)
+    async with (
+        selling(text) as stall,
+        Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
+    ):
+        quote = await client.wallet.fund(1_000, mint=mint_url)
+        assert await client.wallet.claim(quote.quote, wait_s=10) is not None
+        wishes: dict[str, Any] = {"provider": stall.pubkey, "max_tokens": 16, "pay": "locked"}
+        spent = 0
+        for _ in range(3):
+            answers = [client.ask("Say hi.", model=MODEL, **wishes) for _ in range(2)]
+            results = [await answer.settled(20) for answer in answers]
+            assert [one.breaches for one in results] == [()] * 2
+            assert [one.pending_msat for one in results] == [0] * 2
+            assert all(one.accepted is not None for one in results)
+            spent += sum(one.cost_msat + one.fee_msat + one.credit_msat for one in results)
+        assert "receive" not in [one["kind"] for one in await client.wallet.history(4)]  # settled
+        free = await client.ask("Say hi.", model="free", **wishes).done()
+        credited = await client.ask("Say hi.", model=MODEL, change="account", **wishes).done()
+        assert (free.breaches, credited.breaches) == ((), ())
+        spent += credited.cost_msat + credited.fee_msat + credited.credit_msat
+        with pytest.raises(NostrllmError):
+            await client.ask("x " * 9_000, model=MODEL, **wishes).done()
+        async with asyncio.timeout(20):
+            while await client._world.store.read("purchase_owed"):
+                await client.resume()
+        made = 9 + 9  # what the mint took for making tokens, and for taking the released ones back
+        assert 1_000_000 - spent - made * 1_000 <= await held(client) * 1_000 <= 1_000_000 - spent
+        assert await client.wallet.locked() == []
+        assert await client._world.purse.pending() == []
+        assert await client._world.store.read("dispute_list") == []
