@@ -25,6 +25,7 @@ from nostrllm.provider import payout
 from nostrllm.provider.books import SWEEP, Books, read_books
 from nostrllm.provider.payout import Wish, Withdrawal
 from nostrllm.provider.shop import STORE_PARTS
+from nostrllm.provider.trial import COST_UNITS_MAX
 from nostrllm.purse import Purse
 from nostrllm.service.audit import purse_of
 from nostrllm.service.config import ProviderConfig, SweepTable
@@ -58,6 +59,8 @@ async def sweep(
 ) -> list[Swept]:
     """Take out what is the owner's at each mint, where that is worth it; finish what was begun.
 
+    What the trial of a mint may cost stays there: one can begin, or be under way, at any time.
+
     Raises LocalError while the books do not agree, WorldError when a mint does not answer; what was
     taken before is in its file.
     """
@@ -67,7 +70,7 @@ async def sweep(
         if unit not in UNIT_MSAT:
             continue
         most = await payout.room(books, purse, mint, unit)
-        amount = most - -(-table.keep_sat * 1_000 // unit_msat(unit))
+        amount = most - -(-(table.keep_sat + COST_UNITS_MAX) * 1_000 // unit_msat(unit))
         if amount * unit_msat(unit) < table.threshold_sat * 1_000:
             continue
         name = f"{SWEEP}{secrets.token_hex(8)}"

@@ -345,7 +345,7 @@ async def test_a_sweep_that_was_cut_gets_its_file(shop: Stopped) -> None:
     with pytest.raises(OutcomeUnknown):
         await sweep_stopped(shop.config, SweepTable(threshold_sat=1, keep_sat=1))
     shop.mint.faults.clear()
-    table = SweepTable(threshold_sat=20)
+    table = SweepTable(threshold_sat=15)
     [swept] = await sweep_stopped(shop.config, table)
     text = swept.path.read_text()
     # as if the process had died before the store knew of the file
