@@ -16,7 +16,7 @@ import structlog
 from nostrllm.core.conduct import KINDS
 from nostrllm.core.pace import Pace
 from nostrllm.crypto.keys import derive, is_public_key
-from nostrllm.errors import NostrllmError, RemoteError
+from nostrllm.errors import NostrllmError, RemoteError, StoreError
 from nostrllm.ports import Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Admission, Letter, Wish, outputs_in
@@ -212,6 +212,10 @@ class Daemon:
             self._room.release()
 
     async def _handle(self, letter: Letter) -> None:
+        if letter.address.dialect != "client" and is_payload(letter.text):
+            if not await self._known(letter):
+                await self._payments.take(letter)
+            return
         pace = self._pace.count(letter.author, self._world.clock.monotonic())
         if pace == "tell":
             raise RemoteError("you write faster than I can read", code="rate-limited")
@@ -219,9 +223,6 @@ class Daemon:
             return
         if letter.address.dialect == "client":
             await self._handle_message(letter)
-            return
-        if is_payload(letter.text):
-            await self._payments.take(letter)
             return
         await self._ask(await self.talk.hear(letter))
 
@@ -353,6 +354,8 @@ class Daemon:
                 said_at=letter.created_at,
                 message=letter.id,
             )
+        if isinstance(error, StoreError) and is_payload(letter.text):
+            return  # a wallet sends once: the relay brings it again, and it must not be known then
         if error.code == "client-blocked" and self.conduct.is_told(letter.author):
             return
         if letter.address.dialect == "client":

@@ -16,7 +16,7 @@ import structlog
 from nostrllm.core.money import unit_msat
 from nostrllm.core.pace import Pace
 from nostrllm.crypto.bdhke import y_of
-from nostrllm.errors import OutcomeUnknown, RemoteError
+from nostrllm.errors import MintRefused, OutcomeUnknown, RemoteError, WorldError
 from nostrllm.ports import Conflict, Row, Write
 from nostrllm.provider.accounts import Accounts, Aside
 from nostrllm.provider.admit import Letter
@@ -31,6 +31,9 @@ from nostrllm.wire.token import Token, encode_token
 #: Giving coins back writes rows for strangers: so many coins at once, so many times a minute.
 RELEASE_COINS_MAX: Final = 64
 RELEASES_PER_MINUTE: Final = 20
+
+#: Between tries to store a payment.
+PAUSES_S: Final = (0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0, 60.0, 60.0)
 
 RELEASED: Final = (
     "These coins were locked to me. I have signed them, so that a wallet can take them back:"
@@ -79,10 +82,27 @@ class Payments:
     # coins that come
 
     async def take(self, letter: Letter) -> None:
-        """Take the coins of a letter, or say why not. Raises RemoteError for one out of form."""
+        """Take the coins of a letter, or say why not. Raises RemoteError for one out of form.
+
+        A fault of ours is no reason to refuse: it is tried again for some minutes, and then when a
+        relay brings the letter anew.
+        """
         payload = parse_payload(letter.text)
-        request = await self._requests.of(payload.id)
         self._running.add(letter.id)
+        try:
+            for pause_s in PAUSES_S:
+                try:
+                    await self._accept(letter, payload)
+                except WorldError as error:
+                    log.warning("payment_waits", payment=letter.id[:16], code=error.code)
+                    await self._world.clock.sleep(pause_s)
+                else:
+                    return
+        finally:
+            self._running.discard(letter.id)
+
+    async def _accept(self, letter: Letter, payload: Payload) -> None:
+        request = await self._requests.of(payload.id)
         try:
             if request is None:
                 raise RemoteError(
@@ -91,8 +111,6 @@ class Payments:
             await self._take(letter, payload, request)
         except RemoteError as error:
             await self._turn_away(letter, payload.token, request, error)
-        finally:
-            self._running.discard(letter.id)
 
     async def _take(self, letter: Letter, payload: Payload, request: Row) -> None:
         if not letter.alone:
@@ -102,7 +120,7 @@ class Payments:
             )
         try:
             plan = await self._plan(letter.id, payload.token)
-        except OutcomeUnknown:
+        except (OutcomeUnknown, MintRefused):
             heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
             kept = self._kept(letter, payload, "waiting")
             await self._world.store.commit(Write("heard_note", heard), kept)
@@ -113,7 +131,7 @@ class Payments:
         await self._accounts.credit(_asked_by(letter, request), plan, kept)
 
     async def _plan(self, payment_id: str, token: Token) -> Plan:
-        """The swap of coins that we would take. Raises RemoteError, OutcomeUnknown."""
+        """The swap of coins that we would take. Raises RemoteError, OutcomeUnknown, MintRefused."""
         if token.mint not in self._shop.mints:
             raise RemoteError(
                 "coins of this mint are not accepted here; take one of "
@@ -140,7 +158,7 @@ class Payments:
         )
 
     async def finish(self, payment_id: str) -> bool:
-        """Take a stored payment whose mint did not answer. Raises OutcomeUnknown."""
+        """Take a stored payment whose mint did not answer. Raises WorldError: try again later."""
         self._running.add(payment_id)
         try:
             row = (await self._world.store.read("payment_get", id=payment_id))[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, Final
 
 from nostrllm.ports import Row
@@ -132,6 +133,8 @@ def _letters(books: Books) -> Iterator[str]:
             name = f"{client.name}'s {sent.kind} {sent.letter.id[:8]}"
             if sent.kind == "question":
                 found = _person(sent, orders.get(sent.letter.id))
+            elif sent.kind == "payment":
+                found = _payment(sent, client.sent.values(), transfers)
             elif len(sent.verdicts) != 1:
                 found = [f"{len(sent.verdicts)} final replies: {_kinds(sent)}"]
             else:
@@ -157,6 +160,15 @@ def _person(sent: Sent, row: Row | None) -> list[str]:
     if cost and "The" not in said:
         wrong.append("charged and not answered")
     return wrong
+
+
+def _payment(sent: Sent, others: Iterable[Sent], transfers: Mapping[str, Row]) -> list[str]:
+    """Of the letters with the same coins one is a top-up, and it is told."""
+    twins = [one.letter.id for one in others if one.proofs is sent.proofs]
+    states = [transfers[number]["state"] for number in twins if number in transfers]
+    told = not sent.honest or any(map(str.startswith, sent.texts, repeat(sent.question)))
+    wrong = [] if told else ["no word of the money"]
+    return wrong if states == ["done"] else [*wrong, f"top-ups of its coins: {states}"]
 
 
 def _verdict(

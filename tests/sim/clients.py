@@ -24,7 +24,7 @@ from tests.sim.mint import URL, SimMint
 from tests.sim.network import RELAYS, Network, SimRelays
 
 Verdict = wire.Result | wire.Refused | wire.Answer
-Kind = Literal["order", "account", "topup", "refund", "question"]
+Kind = Literal["order", "account", "topup", "refund", "question", "payment"]
 
 _CODE: Final = re.compile(r"\[([a-z-]+)\]$")
 

@@ -32,6 +32,7 @@ from tests.sim.loop import SimClock, SimLoop
 from tests.sim.mint import URL, SimMint
 from tests.sim.mintline import MintLine, MintLines
 from tests.sim.network import CATCH_UP_S, RELAYS, Network, SimRelays
+from tests.sim.payers import Payer
 from tests.sim.store import Disk, SimStore, StoppedStore
 from tests.sim.weather import Weather
 
@@ -209,16 +210,18 @@ class _Run:
         self._disk.close()
         return report
 
-    def _clients(self) -> list[Program | Person]:
+    def _clients(self) -> list[Program | Person | Payer]:
         rng = self._rng
         scale = self._scale
         programs = [f"p{n}" for n in range(rng.randint(1, scale.programs))]
         persons = [f"h{n}" for n in range(rng.randint(0, scale.persons))]
+        payers = [f"w{n}" for n in range(self._stream("payers").randint(0, 1))]
         habits = Habits(scale.wishes, scale.apart_s)
         common = (habits, self._mint, self._network, self._keyring)
         return [
             *(Program(name, *common, self._stream(name)) for name in programs),
             *(Person(name, *common, self._stream(name)) for name in persons),
+            *(Payer(name, *common, self._stream(name)) for name in payers),
         ]
 
     # the provider
@@ -335,6 +338,7 @@ class _Run:
         found = {
             "orders": "SELECT id FROM orders WHERE state NOT IN ('closed', 'refused')",
             "transfers": "SELECT id FROM transfer WHERE state = 'pending'",
+            "payments": "SELECT id FROM payment WHERE state IN ('waiting', 'taken')",
             "letters": "SELECT id FROM outbox WHERE state = 'waiting'",
             "operations": "SELECT id FROM operation WHERE state = 'PREPARED'",
         }

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import Any, Final
 
 from nostrllm.core.order import Order
-from nostrllm.errors import MintRefused, OutcomeUnknown
+from nostrllm.errors import MintRefused, OutcomeUnknown, RemoteError, StoreError
 from nostrllm.ports import (
     Delta,
     Engine,
@@ -21,12 +21,14 @@ from nostrllm.ports import (
     Store,
     Write,
 )
-from nostrllm.provider.admit import Admission, Wish
+from nostrllm.provider.admit import Admission, Letter, Wish
 from nostrllm.provider.daemon import Daemon
+from nostrllm.provider.payments import Payments
 from nostrllm.provider.recover import Recovery
 from nostrllm.provider.ticket import Job
-from nostrllm.purse import Outcome, Purse, Then
+from nostrllm.purse import Outcome, Plan, Purse, Then
 from nostrllm.purse.operation import mark, nothing
+from nostrllm.wire.payment_request import parse_payload
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof
 from tests.sim.market import Parts
 
@@ -229,6 +231,39 @@ class LazyDaemon(Daemon):
         )
 
 
+class SenderDaemon(Daemon):
+    """Credits what is paid for a request to the key that sent it."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        credit = self._accounts.credit
+
+        async def to_sender(letter: Letter, plan: Plan, *more: Write) -> None:
+            sender = str(more[0].values["sender"])
+            await credit(replace(letter, author=sender), plan, *more)
+
+        setattr(self._accounts, "credit", to_sender)  # noqa: B010
+
+
+class CurtPayments(Payments):
+    """Refuses what cannot be stored at once."""
+
+    async def take(self, letter: Letter) -> None:
+        """See Payments.take."""
+        try:
+            await self._accept(letter, parse_payload(letter.text))
+        except StoreError:
+            raise RemoteError("try again") from None
+
+
+class CurtDaemon(Daemon):
+    """Has such a part."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._payments.__class__ = CurtPayments
+
+
 class RepeatingEngine:
     """Asks the model anew when it fails, without asking whether anybody pays twice."""
 
@@ -285,6 +320,8 @@ MUTANTS: Final[dict[str, Parts]] = {
     "unknown taken for no": Parts(purse=HastyPurse),
     "signatures not restored": Parts(mints=ForgetfulMints),
     "no recovery": Parts(daemon=LazyDaemon),
+    "credited to whoever paid": Parts(daemon=SenderDaemon),
+    "payment refused for a fault of ours": Parts(daemon=CurtDaemon),
     "hold not taken from the account": Parts(sql={"account_take": _OVERDRAWN}),
     "model asked twice": Parts(engine=RepeatingEngine),
 }
