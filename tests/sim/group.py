@@ -52,6 +52,11 @@ class ToyPoint:
         return ToyPoint(self._log * number)
 
     @classmethod
+    def from_secret(cls, secret: bytes) -> ToyPoint:
+        """The public key. Raises ValueError for what is no secret."""
+        return ToyKey(secret).public_key
+
+    @classmethod
     def combine_keys(cls, points: Sequence[ToyPoint]) -> ToyPoint:
         """The sum. Raises ValueError when it is nothing."""
         return cls(sum(point._log for point in points))
