@@ -89,6 +89,10 @@ class Accounts:
         seq, balance = (int(rows[0]["seq"]), int(rows[0]["balance_msat"])) if rows else (0, 0)
         return await self._settler.statement(pubkey, seq, balance)
 
+    async def check_served(self, pubkey: str) -> None:
+        """Raises RemoteError `client-blocked`."""
+        await self._conduct.check(pubkey)
+
     async def top_up(self, letter: Letter, token: str) -> None:
         """Swap a token into the account of the letter's author, and tell him."""
         await self._conduct.check(letter.author)

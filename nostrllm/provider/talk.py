@@ -163,7 +163,11 @@ class Talk:
         await self._ask(wish.letter, words, missing, waits=True)
 
     async def _ask(self, letter: Letter, words: str, amount: int, *, waits: bool) -> None:
-        """Send the words, and after them a message with a payment request alone."""
+        """Send the words, and after them a message with a payment request alone.
+
+        Raises RemoteError `client-blocked`: whom we do not serve we ask for no money.
+        """
+        await self._accounts.check_served(letter.author)
         request, writes = self._requests.ask(letter, amount, waits=waits)
         await self._answer(letter, [words, encode_request(request)], writes)
 

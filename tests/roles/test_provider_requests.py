@@ -331,6 +331,13 @@ async def test_an_audit_tells_who_was_credited(text: str, person: Buyer, tmp_pat
         shutil.copy(tmp_path / "kept", tmp_path / "stall" / "provider.db")
 
 
+async def test_whom_we_do_not_serve_we_ask_for_no_money(stall: Stall, person: Buyer) -> None:
+    stall.daemon.conduct.block([person.me.pubkey])
+    await person.say(stall.pubkey, QUESTION)
+    assert "client-blocked" in await person.heard(stall.pubkey)
+    assert await stall.world.store.read("request_last", author=person.me.pubkey) == []
+
+
 # attacks
 
 
