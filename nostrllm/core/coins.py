@@ -48,6 +48,16 @@ def subset(amounts: Sequence[int], target: int) -> list[int] | None:
     return None if target else chosen
 
 
+def covers(amounts: Sequence[int], target: int) -> bool:
+    """Is every whole amount up to `target` the sum of some of these powers of two?"""
+    reach = 0
+    for amount in sorted(amounts):
+        if amount > reach + 1:
+            break
+        reach += amount
+    return reach >= target
+
+
 def most(amounts: Sequence[int], target: int) -> int:
     """The largest sum of some of these powers of two that does not exceed `target`."""
     left = target

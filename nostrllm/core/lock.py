@@ -12,6 +12,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nostrllm.crypto.bdhke import is_point
 from nostrllm.errors import RemoteError
 
 #: A locked secret of ours has 330 bytes or so; nothing longer is looked at.
@@ -56,6 +57,8 @@ def parse_locked(secret: str) -> Lock:
         locktime, refund = fields["tags"][1][1], fields["tags"][2][1]
         forms = ((_HEX32, nonce), (_KEY, key), (_DIGITS, locktime), (_KEY, refund))
         if not all(form.fullmatch(text) for form, text in forms):
+            raise ValueError
+        if not (is_point(key) and is_point(refund)):  # a mint may never take such a coin
             raise ValueError
         lock = Lock(key, int(locktime), refund)
     except (ValueError, TypeError, LookupError, AttributeError, RecursionError):

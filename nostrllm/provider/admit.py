@@ -178,7 +178,7 @@ class Admission:
         unlock = None
         if wish.outputs is not None:
             lock = await self._locks.judge(offered(wish, token))
-            if trusted and await self._locks.is_believed(lock):
+            if trusted and wish.wants_ecash and await self._locks.is_believed(lock):
                 order = self._locked_order(wish, lock, await self._change_fee(lock.mint, lock.unit))
                 return _Funds(order, name, lock.mint, lock.unit, lock=lock)
             unlock = self._locks.unlock

@@ -26,8 +26,8 @@ def of_order(books: Books, row: OrderRow) -> Iterator[tuple[str, ledger.Postings
     if token is None:
         return
     yield f"locked:{row.id}", ledger.lock_accepted(row.id, place(token), token.worth_msat)
-    given = row.change_units * row.unit_msat - token.change_msat
-    if row.settled and token.state != "released" and given:
+    given = token.change_msat - token.signed_msat
+    if token.state == "settled" and given:
         yield f"credited:{row.id}", ledger.change_credited(row.id, row.author, given)
     if token.state == "lost":
         lines = ledger.lock_lost(row.id, place(token), token.worth_msat, token.change_msat)
@@ -50,7 +50,7 @@ def swaps(books: Books) -> Iterator[tuple[str, ledger.Postings]]:
     batches: dict[str, list[ledger.Redeemed]] = {}
     for token in books.locked.values():
         if token.state == "settled":
-            part = ledger.Redeemed(token.id, token.worth_msat, token.change_msat)
+            part = ledger.Redeemed(token.id, token.worth_msat, token.signed_msat)
             batches.setdefault(token.batch, []).append(part)
     for row in books.operations.values():
         if row.kind == "settle" and row.state == "DONE":

@@ -160,12 +160,18 @@ class LockedRow:
     worth_msat: int
     state: str
     change_units: int
+    credit_units: int
     batch: str
 
     @property
-    def change_msat(self) -> int:
+    def signed_msat(self) -> int:
         """What was or is to be signed."""
         return self.change_units * unit_msat(self.unit)
+
+    @property
+    def change_msat(self) -> int:
+        """All of the change, what is credited with the swap included."""
+        return self.signed_msat + self.credit_units * unit_msat(self.unit)
 
 
 @dataclass(slots=True)
@@ -323,6 +329,7 @@ def _locked(books: Books, row: Row) -> None:
         **{name: _text(row, name) for name in names},
         worth_msat=_whole(row, "worth_msat"),
         change_units=_whole(row, "change_units"),
+        credit_units=_whole(row, "credit_units"),
     )
 
 

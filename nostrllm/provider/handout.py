@@ -7,7 +7,7 @@ from typing import Final
 
 import structlog
 
-from nostrllm.core import coins, ledger
+from nostrllm.core import coins
 from nostrllm.core.money import unit_msat
 from nostrllm.ports import Row, Write
 from nostrllm.provider.conduct import Conduct
@@ -15,9 +15,8 @@ from nostrllm.provider.locked import outputs_of
 from nostrllm.provider.reply import Address, Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import World
-from nostrllm.provider.ticket import address_of, post
+from nostrllm.provider.ticket import address_of
 from nostrllm.purse import Outcome
-from nostrllm.wire.event import Event
 from nostrllm.wire.order import Problem, Settled, SignedChange, SignedOutput
 from nostrllm.wire.token import BlindedMessage
 
@@ -39,10 +38,10 @@ class Handout:
         self._conduct = conduct
 
     async def hand_out(self, rows: Sequence[Row], outcome: Outcome) -> None:
-        """Put the signatures of a swap that is done into the outbox, each for its client."""
+        """Put what a swap that is done has brought into the outbox, for each client."""
         writes: list[Write] = []
         for row in rows:
-            message = Settled(order=row["id"], signed=_signed(row, outcome))
+            message = await self._settled(row, outcome)
             address = await self._address(row["id"])
             outgoing = await self._letterbox.seal(address, message)
             writes += self._letterbox.store(row["id"], outgoing, first=POSITION)
@@ -65,41 +64,31 @@ class Handout:
         self._letterbox.wake()
 
     async def credit(self, row: Row, *, spoiled: bool = False) -> Row:
-        """Put change that the mint will not sign into the client's account; the row as it then is.
+        """Have change that the mint will not sign credited with the swap; the row as it then is.
 
-        `spoiled`: it was his own outputs that the mint would not sign.
+        Not before: it would be cash before the token is ours. `spoiled`: it was the client's own
+        outputs that the mint would not sign.
         """
         if spoiled:
             await self._conduct.note(row["author"], "ladder")
-        msat = change_msat(row)
-        bare = {"id": row["id"], "outputs": "[]", "change_units": 0}
-        if not msat:
-            await self._world.store.commit(Write("locked_outputs", bare, rows=1))
-            return {**row, **bare}
-        address = await self._address(row["id"])
-        lines = ledger.change_credited(row["id"], row["author"], msat)
-
-        async def writes(statement: Event) -> list[Write]:
-            message = Settled(order=row["id"], credit_msat=msat, statement=statement.as_dict())
-            outgoing = await self._letterbox.seal(address, message)
-            return [
-                Write("locked_outputs", bare, rows=1),
-                *post(f"credited:{row['id']}", lines, self._world.now_s()),
-                *self._letterbox.store(row["id"], outgoing, first=POSITION),
-            ]
-
-        await self._settler.credit(row["author"], msat, writes)
-        self._letterbox.wake()
         log.warning("change_credited", order=row["id"][:16], spoiled=spoiled)
-        return {**row, **bare}
+        await self._world.store.commit(Write("locked_unsigned", {"id": row["id"]}, rows=1))
+        return (await self._world.store.read("locked_get", id=row["id"]))[0]
+
+    async def _settled(self, row: Row, outcome: Outcome) -> Settled:
+        if not row["credit_units"]:
+            return Settled(order=row["id"], signed=_signed(row, outcome))
+        statement = await self._settler.stated(row["author"])
+        credit = int(row["credit_units"]) * unit_msat(row["unit"])
+        return Settled(order=row["id"], credit_msat=credit, statement=statement.as_dict())
 
     async def _address(self, order_id: str) -> Address:
         return address_of((await self._world.store.read("order_get", id=order_id))[0])
 
 
 def change_msat(row: Row) -> int:
-    """What a stored token's change is worth."""
-    return int(row["change_units"]) * unit_msat(row["unit"])
+    """What a stored token's change is worth, whether it is to be signed or credited."""
+    return (int(row["change_units"]) + int(row["credit_units"])) * unit_msat(row["unit"])
 
 
 def chosen(row: Row) -> tuple[BlindedMessage, ...]:

@@ -15,6 +15,7 @@ from typing import Final
 
 from nostrllm.core import coins, ledger
 from nostrllm.core.lock import Wanted, common_lock
+from nostrllm.core.pace import Pace
 from nostrllm.crypto.bdhke import is_point, y_of
 from nostrllm.errors import NostrllmError, RemoteError
 from nostrllm.ports import Conflict, Keyset, Row, Write
@@ -25,11 +26,15 @@ from nostrllm.provider.tokens import LockedToken, Offered
 from nostrllm.provider.trial import Trials
 from nostrllm.purse.receive import checked
 from nostrllm.purse.till import keyset_in_use, keysets_with
-from nostrllm.wire.token import BlindedMessage, Proof
+from nostrllm.wire.token import BlindedMessage, Proof, Token
 
 #: Our time to settle: a coin is locked to us for so long after the first word is due, at least.
 LOCKTIME_S_MIN: Final = 3_600
 LOCKTIME_S_MAX: Final = 86_400
+
+#: Each coin's proof takes a quarter of a millisecond to check, and it costs nobody anything to ask.
+PROOFS_MAX: Final = 32
+RELEASES_PER_MINUTE: Final = 30
 
 #: No locktime is later.
 FOR_EVER: Final = 1 << 40
@@ -46,6 +51,7 @@ class Locks:
         self._shop = shop
         self._trials = trials
         self._key = key
+        self._releases = Pace(RELEASES_PER_MINUTE)
 
     def unlock(self, secret: str) -> str:
         """The witness by which the mint takes a coin that is locked to us."""
@@ -64,6 +70,10 @@ class Locks:
         payment-outputs-wrong, payment-amount-low, payment-mint-unaccepted.
         """
         token, mint = offered.token, self._world.mints.at(offered.token.mint)
+        if len(token.proofs) > PROOFS_MAX:
+            raise RemoteError(
+                f"a locked token has {PROOFS_MAX} coins at most", code="payment-token-invalid"
+            )
         keysets = await keysets_with(mint, {proof.id for proof in token.proofs})
         locktime = common_lock([proof.secret for proof in token.proofs], self._wanted(offered))
         proofs = tuple(_signed(proof, token.unit, keysets) for proof in token.proofs)
@@ -97,7 +107,13 @@ class Locks:
         return Wanted(self._key.public, soonest, now + LOCKTIME_S_MAX)
 
     async def is_believed(self, token: LockedToken) -> bool:
-        """May we work for it before the mint has given us anything?"""
+        """May we work for it before the mint has given us anything?
+
+        Only if its whole change can be signed in its own swap: what had to be credited would be
+        cash in the client's hands before the token is in ours.
+        """
+        if not coins.covers(token.rungs, token.worth - token.fee):
+            return False
         limits, mint = self._shop.exposure, self._world.mints.at(token.mint)
         if token.worth_msat > limits.swap_first_msat or abs(mint.skew_s or 0.0) > SKEW_S_MAX:
             return False
@@ -147,12 +163,23 @@ class Locks:
         Its coins are taken for the message in the same commit, so one that pays for an order, or
         was released before, is not.
         """
+        if self._releases.count("", self._world.clock.monotonic()) != "pass":
+            return None
         try:
+            if await self._is_claimed(offered.token):
+                return None
             token = await self.judge(offered)
             await self._world.store.commit(*self._taken(token, "released"))
         except (NostrllmError, Conflict):
             return None
         return self.release(token.proofs)
+
+    async def _is_claimed(self, token: Token) -> bool:
+        """Was a coin of it seen before? Asked first, for it costs less than any other check."""
+        for proof in token.proofs:
+            if await self._world.store.read("claim_anywhere", y=y_of(proof.secret)):
+                return True
+        return False
 
     def _taken(self, token: LockedToken, state: str) -> list[Write]:
         claims = [
@@ -168,8 +195,8 @@ class Locks:
             "worth": token.worth,
             "worth_msat": token.worth_msat,
             "locktime": token.locktime,
-            "proofs": json.dumps([proof.as_dict() for proof in token.proofs]),
-            "outputs": json.dumps([output.as_dict() for output in token.outputs]),
+            "proofs": _json(token.proofs) if state == "accepted" else "[]",
+            "outputs": _json(token.outputs) if state == "accepted" else "[]",
             "state": state,
             "at": self._world.now_s(),
         }
@@ -180,17 +207,18 @@ class Locks:
         return (await self._world.store.read("locked_get", id=order_id))[0]
 
     async def replace_outputs(self, row: Row, outputs: tuple[BlindedMessage, ...]) -> None:
-        """Other outputs for change that is due. Raises RemoteError `payment-outputs-wrong`."""
+        """Other outputs for change that is due, where they were asked for.
+
+        Raises RemoteError `payment-outputs-wrong`.
+        """
+        if not row["asked_at"]:
+            return
         keysets = await self._world.mints.at(row["mint"]).keysets(refresh=True)
         _check_outputs(outputs, row["unit"], keysets)
         units = int(row["change_units"])
         if coins.most([output.amount for output in outputs], units) != units:
             raise RemoteError("these outputs cannot make the change", code="payment-outputs-wrong")
-        values = {
-            "id": row["id"],
-            "outputs": json.dumps([output.as_dict() for output in outputs]),
-            "change_units": units,
-        }
+        values = {"id": row["id"], "outputs": _json(outputs), "was": row["outputs"]}
         rungs = [
             Write("rung_insert", {"mint": row["mint"], "b": output.B_, "owner": row["id"]})
             for output in outputs
@@ -219,6 +247,10 @@ def refused(conflict: Conflict) -> RemoteError | None:
     if conflict.name == "locked_over":
         return RemoteError("too much is locked to us already; try again soon", code="busy")
     return None
+
+
+def _json(parts: Sequence[Proof] | Sequence[BlindedMessage]) -> str:
+    return json.dumps([part.as_dict() for part in parts])
 
 
 def _used() -> RemoteError:

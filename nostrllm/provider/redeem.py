@@ -201,6 +201,17 @@ class Redeemer:
         await self._world.store.commit(*self._loss(row))
         log.error("locked_token_lost", order=row["id"][:16], mint=row["mint"])
 
+    def _credited(self, row: Row) -> list[Write]:
+        """Change that the mint did not sign goes into the account, now that the token is ours."""
+        msat = int(row["credit_units"]) * unit_msat(row["unit"])
+        if not msat:
+            return []
+        lines = ledger.change_credited(row["id"], row["author"], msat)
+        return [
+            Write("account_add", {"pubkey": row["author"], "msat": msat}),
+            *post(f"credited:{row['id']}", lines, self._world.now_s()),
+        ]
+
     def _loss(self, row: Row) -> list[Write]:
         worth, place = int(row["worth_msat"]), ledger.locked(row["mint"], row["unit"])
         lines = ledger.lock_lost(row["id"], place, worth, change_msat(row))
@@ -240,6 +251,7 @@ class Redeemer:
             to = ledger.coins(outcome.mint, outcome.unit)
             lines = ledger.redeemed(place, to, parts, outcome.fee * coin)
             done = [Write("locked_settled", {"id": row["id"]}, rows=1) for row in rows]
+            done += [write for row in rows for write in self._credited(row)]
             return [*done, *post(f"redeemed:{batch}", lines, self._world.now_s())]
 
         return then

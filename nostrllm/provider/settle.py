@@ -10,7 +10,7 @@ import asyncio
 import hashlib
 import json
 import secrets
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 from weakref import WeakValueDictionary
@@ -87,27 +87,11 @@ class Settler:
         if ticket.order.funding == "locked":
             self.on_due()
 
-    async def credit(
-        self, pubkey: str, msat: int, make: Callable[[Event], Awaitable[list[Write]]]
-    ) -> None:
-        """Add to an account, with what `make` writes of the statement that says so, in one commit.
-
-        Raises Conflict from these writes.
-        """
-        async with self._booking.setdefault(pubkey, asyncio.Lock()):
-            for _ in range(TRIES_MAX):
-                balance, expected = await self._balance(pubkey, msat)
-                writes = await make(await self.statement(pubkey, *balance))
-                add = Write("account_add", {"pubkey": pubkey, "msat": msat})
-                try:
-                    await self._world.store.commit(*expected, add, *writes)
-                except Conflict as conflict:
-                    if conflict.name not in ("account_get", "account_expect"):
-                        raise
-                    await asyncio.sleep(0)
-                else:
-                    return
-        log.error("credit_contended", account=pubkey[:16])
+    async def stated(self, pubkey: str) -> Event:
+        """The account as it stands now, signed."""
+        rows = await self._world.store.read("account_get", pubkey=pubkey)
+        seq, balance = (int(rows[0]["seq"]), int(rows[0]["balance_msat"])) if rows else (0, 0)
+        return await self.statement(pubkey, seq, balance)
 
     async def _book(self, ticket: Ticket, written: Written) -> None:
         for _ in range(TRIES_MAX):

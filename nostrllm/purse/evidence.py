@@ -14,8 +14,8 @@ The mint signs all outputs and spends all inputs of a swap together, or does not
 | UNSPENT| none, refused      | nothing happened and nothing will: reject                     |
 | UNSPENT| none, not refused  | nothing happened: send the same bytes again                   |
 
-Where outputs of others are among them (a settle), a keyset that is gone rejects: they are not ours
-to make anew.
+Where outputs of others are among them (a settle), a keyset that is gone rejects, for they are not
+ours to make anew; and so does a refusal that may pass, for it may be one payer's doing.
 
 For an issue (NUT-04) the quote takes the place of the inputs: PAID is UNSPENT, ISSUED is SPENT.
 Coins that restore finds besides are imported, whatever else is done.
@@ -142,4 +142,6 @@ def _refused(evidence: Evidence) -> Verdict:
     """After a definite no, with nothing spent and nothing signed."""
     if not evidence.keyset_in_use:  # whatever code it gave: nutshell has none of its own for this
         return Verdict.REJECT_STALE if evidence.foreign else Verdict.ROTATE
-    return Verdict.WAIT if evidence.refusal in PASSING else Verdict.REJECT_REFUSED
+    # Whoever holds up one output of a swap of many payers must not hold up the others.
+    passing = evidence.refusal in PASSING and not evidence.foreign
+    return Verdict.WAIT if passing else Verdict.REJECT_REFUSED

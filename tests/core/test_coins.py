@@ -112,6 +112,14 @@ def test_a_name_for_coins_does_not_depend_on_their_order() -> None:
     assert coins.digest(some) != coins.digest(some[:1])
 
 
+@given(powers, st.integers(0, 1 << 12))
+def test_covers_says_whether_all_smaller_amounts_can_be_made(
+    amounts: list[int], target: int
+) -> None:
+    every = all(coins.subset(amounts, each) is not None for each in range(target + 1))
+    assert coins.covers(amounts, target) == every
+
+
 @given(powers, st.integers(0, 1 << 21))
 def test_most_is_the_largest_sum_that_fits(amounts: list[int], target: int) -> None:
     found = coins.most(amounts, target)

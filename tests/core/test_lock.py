@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nostrllm.core.lock import Lock, Wanted, common_lock, is_locked, locked_secret, parse_locked
+from nostrllm.crypto.bdhke import public_key_of
 from nostrllm.errors import RemoteError
 
-KEY, OTHER, REFUND = "02" + "a1" * 32, "03" + "b2" * 32, "02" + "c3" * 32
+KEY, OTHER, REFUND = (public_key_of(bytes([n]) * 32) for n in (1, 2, 3))
 NONCE = "d4" * 32
 LOCK = Lock(KEY, 1_800_000_000, REFUND)
 SECRET = locked_secret(NONCE, LOCK)
@@ -20,7 +21,7 @@ WANTED = Wanted(KEY, 1_799_999_000, 1_800_001_000)
 SIGFLAG, LOCKTIME, REFUNDS = json.loads(SECRET)[1]["tags"]
 
 hex32 = st.binary(min_size=32, max_size=32).map(bytes.hex)
-keys = st.builds(lambda sign, x: sign + x, st.sampled_from(["02", "03"]), hex32)
+keys = st.integers(1, 1 << 250).map(lambda key: public_key_of(key.to_bytes(32, "big")))
 locks = st.builds(Lock, keys, st.integers(1, 10**12 - 1), keys)
 
 
@@ -69,6 +70,8 @@ def secret(kind: str = "P2PK", data: str = KEY, nonce: str = NONCE, **more: Any)
         secret(nonce="d4" * 31),
         secret(data="04" + "a1" * 32),
         secret(data="a1" * 32),
+        secret(data="02" + "ff" * 32),
+        secret(tags=[SIGFLAG, LOCKTIME, ["refund", "02" + "ff" * 32]]),
         secret(tags=[SIGFLAG, LOCKTIME]),
         secret(tags=[SIGFLAG, LOCKTIME, [*REFUNDS, OTHER]]),
         secret(tags=[SIGFLAG, LOCKTIME, REFUNDS, ["pubkeys", OTHER]]),

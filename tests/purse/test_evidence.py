@@ -19,6 +19,8 @@ def test_outputs_of_others() -> None:
     assert decide(unspent) is Verdict.REJECT_POISONED
     ours = Evidence("UNSPENT", OUTPUTS, SIGNED[:1], ("UNSPENT",), foreign=theirs)
     assert decide(ours) is Verdict.RENUMBER
+    held_up = Evidence("UNSPENT", OUTPUTS, (), ("UNSPENT",), 11004, foreign=theirs)
+    assert decide(held_up) is Verdict.REJECT_REFUSED
     gone = Evidence("UNSPENT", OUTPUTS, (), ("UNSPENT",), 12002, False, theirs)
     assert decide(gone) is Verdict.REJECT_STALE
 

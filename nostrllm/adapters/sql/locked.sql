@@ -18,6 +18,7 @@ CREATE TABLE locked (
     state TEXT NOT NULL CHECK (state IN
         ('accepted', 'due', 'settling', 'settled', 'released', 'lost')),
     change_units BIGINT NOT NULL DEFAULT 0,
+    credit_units BIGINT NOT NULL DEFAULT 0, -- change that no mint signs: credited with the swap
     batch TEXT NOT NULL DEFAULT '',
     asked_at BIGINT NOT NULL DEFAULT 0,    -- when new outputs were asked for
     told BIGINT NOT NULL DEFAULT 1,        -- 0: the signatures are still to be sent
@@ -78,7 +79,8 @@ UPDATE locked SET state = 'settling', batch = :batch WHERE id = :id AND state = 
 UPDATE locked SET state = 'due', batch = '' WHERE batch = :batch AND state = 'settling';
 
 -- name: locked_settled
-UPDATE locked SET state = 'settled', told = CASE WHEN change_units > 0 THEN 0 ELSE 1 END
+UPDATE locked SET state = 'settled',
+    told = CASE WHEN change_units + credit_units > 0 THEN 0 ELSE 1 END
 WHERE id = :id AND state = 'settling';
 
 -- name: locked_lost
@@ -91,8 +93,12 @@ UPDATE locked SET told = 1 WHERE id = :id;
 UPDATE locked SET asked_at = :at WHERE id = :id AND state = 'due' AND asked_at = 0;
 
 -- name: locked_outputs
-UPDATE locked SET outputs = :outputs, change_units = :change_units
-WHERE id = :id AND state = 'due';
+UPDATE locked SET outputs = :outputs
+WHERE id = :id AND state = 'due' AND outputs = :was AND credit_units = 0;
+
+-- name: locked_unsigned
+UPDATE locked SET outputs = '[]', credit_units = change_units, change_units = 0
+WHERE id = :id AND state = 'due' AND credit_units = 0;
 
 -- name: locked_all_due
 SELECT * FROM locked WHERE state = 'due' ORDER BY locktime, created_at, id;
@@ -112,7 +118,8 @@ WHERE state IN ('accepted', 'due', 'settling') AND locktime < :before
 ORDER BY locktime, id;
 
 -- name: locked_rows
-SELECT id, author, mint, unit, worth_msat, state, change_units, batch FROM locked ORDER BY id;
+SELECT id, author, mint, unit, worth_msat, state, change_units, credit_units, batch FROM locked
+ORDER BY id;
 
 -- name: author_paid
 SELECT 1 AS paid FROM orders WHERE author = :author AND cost_msat > 0 LIMIT 1;

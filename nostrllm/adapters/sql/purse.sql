@@ -141,6 +141,9 @@ SET n = CASE WHEN counter.n < excluded.n THEN excluded.n ELSE counter.n END;
 -- name: claim_insert
 INSERT INTO claim (mint, y, owner) VALUES (:mint, :y, :owner);
 
+-- name: claim_anywhere
+SELECT owner FROM claim WHERE y = :y;
+
 -- name: claim_owner
 SELECT owner FROM claim WHERE mint = :mint AND y = :y;
 

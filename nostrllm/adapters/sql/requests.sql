@@ -25,8 +25,8 @@ CREATE TABLE payment (                     -- what came for a request of ours
 );
 CREATE INDEX payment_waiting ON payment (state) WHERE state = 'waiting';
 
--- A coin that was given back must be found whatever its mint is called.
-CREATE INDEX claim_y ON claim (y);
+-- A coin is taken or given back once, whatever its mint is called.
+CREATE UNIQUE INDEX claim_y ON claim (y);
 
 -- name: request_put
 INSERT INTO payment_request (id, author, dialect, reply_key, reply_relays, question, amount, state,
