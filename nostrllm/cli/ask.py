@@ -53,7 +53,7 @@ BUDGET_SAT: Final = 1_000.0
 @click.option(
     "--pay",
     type=click.Choice(("locked", "token", "account")),
-    default="token",
+    default="locked",
     show_default=True,
     help="By coins locked to the provider, which he takes after the answer; by a token, which he "
     "takes before; from your account with him.",

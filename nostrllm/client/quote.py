@@ -64,7 +64,7 @@ class Question:
     model: str | None = None
     max_tokens: int | None = None
     max_msat: int | None = BUDGET_MSAT
-    pay: Literal["locked", "token", "account"] = "token"
+    pay: Literal["locked", "token", "account"] = "locked"
     change: Literal["ecash", "account"] = "ecash"
     stream: bool = True
     deadline_s: float = 60.0

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nostrllm.client.locked import promised_units
 from nostrllm.client.payment import RECEIVED, chosen_mints
+from nostrllm.client.purchases import Purchase, Purchases
 from nostrllm.client.world import World
 from nostrllm.core.money import UNIT_MSAT
 from nostrllm.errors import ConfigError, RemoteError, WorldError
@@ -18,6 +20,7 @@ from nostrllm.ports import MintQuote, Row, Write
 from nostrllm.purse import Plan
 from nostrllm.purse.operation import Outcome
 from nostrllm.wire.invoice import parse_invoice
+from nostrllm.wire.order import Result
 from nostrllm.wire.token import encode_token, parse_token
 
 #: BOLT 11: bech32, in capitals or not.
@@ -115,12 +118,17 @@ class Wallet:
         return await self._purse.balance()
 
     async def locked(self) -> list[LockedCoins]:
-        """What is locked to providers, by when it comes back."""
+        """What is locked to providers and still ours, by when it comes back.
+
+        Of coins that paid for an answer that is their change.
+        """
+        owed = {one.token_op: _left(one) for one in await Purchases(self._world).owed()}
         found = [
-            LockedCoins(name, lock.mint, lock.unit, lock.amount, lock.locktime)
+            LockedCoins(name, lock.mint, lock.unit, owed.get(name, lock.amount), lock.locktime)
             for name, lock in (await self._purse.locked()).items()
         ]
-        return sorted(found, key=lambda coins: (coins.until, coins.name))
+        ours = [coins for coins in found if coins.amount]
+        return sorted(ours, key=lambda coins: (coins.until, coins.name))
 
     async def fund(self, amount: int, unit: str = "sat", *, mint: str | None = None) -> MintQuote:
         """A Lightning invoice (`request`) whose payment brings `amount` units; then `claim` it.
@@ -228,6 +236,14 @@ class Wallet:
         for quote in await self._purse.quotes():
             with contextlib.suppress(WorldError):
                 await self._purse.claim_quote(str(quote["id"]))
+
+
+def _left(purchase: Purchase) -> int:
+    """What of an order's locked coins is ours after its result, in units."""
+    bargain, result = purchase.bargain, purchase.reply
+    if bargain is None or not isinstance(result, Result):
+        return 0
+    return promised_units(bargain, result)
 
 
 def _proven(preimage: str, invoice: str) -> str:

@@ -166,6 +166,17 @@ def test_the_wallet_pays_and_takes(shell: Shell) -> None:
     assert json.loads(junk.err)["error"]["code"] == "payment-token-invalid"
 
 
+def test_what_is_locked_comes_back(shell: Shell) -> None:
+    for pay in ("locked", "token"):
+        said = shell.ok("ask", "Hi", "--pay", pay, "--max-tokens", "16", "--json").json
+        assert (said["breaches"], said["pending_msat"]) == ([], 0)
+    recovered = shell.ok("wallet", "recover", "--json").json
+    assert (recovered["locked"], recovered["due"]) == ([], [])
+    assert set(recovered) == {"back", "locked", "due", "late"}
+    assert shell.ok("wallet", "balance", "--json").json["locked"] == []
+    assert shell("wallet", "recover").code == 0
+
+
 def test_an_empty_wallet_says_what_to_do(devnet: Path, tmp_path: Path) -> None:
     poor = Shell(devnet, tmp_path)
     assert "wallet fund" in poor.ok("wallet", "balance").err

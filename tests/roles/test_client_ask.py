@@ -15,6 +15,7 @@ from nostrllm.client.quote import Quote
 from nostrllm.errors import CODES, LocalError, RemoteError, WorldError
 from nostrllm.service.client import Client
 from tests.roles.counterpart import Counterpart, counterpart
+from tests.roles.paying import TokenClient
 
 TEXT = "Polly wants a cracker."
 FUND = 100
@@ -23,7 +24,7 @@ FUND = 100
 @asynccontextmanager
 async def funded(folder: Path, relay_url: str, mint_url: str) -> AsyncIterator[Client]:
     """A client with a wallet of 100 sat."""
-    async with Client(state=folder, relays=[relay_url], mint=mint_url) as client:
+    async with TokenClient(state=folder, relays=[relay_url], mint=mint_url) as client:
         quote = await client.wallet.fund(FUND)
         assert await client.wallet.claim(quote.quote, wait_s=10)
         yield client
@@ -244,7 +245,9 @@ async def test_who_takes_and_is_silent_is_asked_again_later(
         bird.manners.deaf = True
         # its purse knows the token under the order's id, so there is no second swap
         await bird.answer(letter, order)
-        async with Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client:
+        async with TokenClient(
+            state=tmp_path / "client", relays=[relay_url], mint=mint_url
+        ) as client:
             late = await client.resume()
             assert [outcome.text for outcome in late] == [TEXT]
             assert late[0].breaches == ()
@@ -299,7 +302,7 @@ async def test_an_empty_wallet_is_told_before_anything(
 ) -> None:
     async with (
         counterpart(tmp_path / "bird", relay_url, mint_url) as bird,
-        Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
+        TokenClient(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
     ):
         with pytest.raises(LocalError) as caught:
             await client.ask("?", provider=bird.pubkey).done()
@@ -326,7 +329,9 @@ async def test_closing_the_client_leaves_the_order_for_the_next(
             await bird.heard.wait()
         with pytest.raises(nostrllm.NostrllmError):
             _ = answer.result
-        async with Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client:
+        async with TokenClient(
+            state=tmp_path / "client", relays=[relay_url], mint=mint_url
+        ) as client:
             late = await client.resume()
             assert [outcome.text for outcome in late] == [TEXT]
 

@@ -29,6 +29,7 @@ from nostrllm.wire.order import Answer as QueryAnswer
 from tests.faultymint import FaultyMint
 from tests.roles.counterpart import Counterpart, counterpart
 from tests.roles.market import MODEL, config_text, selling
+from tests.roles.paying import TokenClient
 
 TEXT = "Polly wants a cracker."
 FUND = 100
@@ -47,7 +48,7 @@ async def both(
     """A client with 100 sat and a provider with these manners."""
     async with (
         counterpart(tmp_path / "bird", relay_url, mint_url, **manners) as bird,
-        Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
+        TokenClient(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
     ):
         await fund(client, FUND, mint_url)
         yield client, bird
@@ -78,7 +79,7 @@ async def test_a_mint_that_is_down_leaves_the_other_pot(
         world = replace(client._world, mint=down)
         world.mints._mints.clear()  # type: ignore[attr-defined]  # as after a restart
         buyer = Buyer(world, client.market.catalogue)
-        outcome = await buyer.ask(Question("?", provider=bird.pubkey), Answer())
+        outcome = await buyer.ask(Question("?", provider=bird.pubkey, pay="token"), Answer())
         assert outcome.text == TEXT
 
 
@@ -170,7 +171,7 @@ async def test_a_token_order_whose_ok_was_lost_is_paid_or_back(
     async with both(tmp_path, relay_url, mint_url) as (client, bird):
         buyer = Buyer(mumbled(client), client.market.catalogue)
         with pytest.raises(RelayError):
-            await buyer.ask(Question("?", provider=bird.pubkey), Answer())
+            await buyer.ask(Question("?", provider=bird.pubkey, pay="token"), Answer())
         late = await client.resume()
         assert await open_rows(client) == []
         assert await held(client) >= FUND - 5
@@ -291,7 +292,7 @@ async def test_an_invoice_is_letters_and_digits(
 ) -> None:
     async with (
         FaultyMint(mint_url) as mint,
-        Client(state=tmp_path / "client", relays=[relay_url], mint=mint.url) as client,
+        TokenClient(state=tmp_path / "client", relays=[relay_url], mint=mint.url) as client,
     ):
         mint.changes["/v1/mint/quote/bolt11"] = lambda said: {**said, "request": "lnbc1\x1b[2J"}
         with pytest.raises(RemoteError, match="invoice"):
@@ -361,11 +362,13 @@ async def test_a_refund_is_taken_at_mints_the_user_chose(
             assert {mint for mint, _ in await client.wallet.balance()} == {mint_url}
             await client.resume()
             assert {mint for mint, _ in await client.wallet.balance()} == {mint_url}
-        async with Client(state=tmp_path / "client", relays=[relay_url], mint=other.url) as client:
+        async with TokenClient(
+            state=tmp_path / "client", relays=[relay_url], mint=other.url
+        ) as client:
             await client.resume()
             assert (await client.wallet.balance())[other.url, "sat"] >= 20
             assert (await client.purchases(1))[0].breaches == ()
-        async with Client(state=tmp_path / "client", relays=[relay_url]) as client:
+        async with TokenClient(state=tmp_path / "client", relays=[relay_url]) as client:
             assert await client.wallet.preferred_mint() == mint_url  # where it was funded
 
 
@@ -491,7 +494,7 @@ async def test_the_honest_provider_is_accused_of_nothing(
     text = config_text(tmp_path / "stall", [relay_url], mint_url, engine_url)
     async with (
         selling(text) as stall,
-        Client(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
+        TokenClient(state=tmp_path / "client", relays=[relay_url], mint=mint_url) as client,
     ):
         await fund(client, 1_000, mint_url)
         wishes: dict[str, Any] = {"provider": stall.pubkey, "max_tokens": 16, "model": MODEL}

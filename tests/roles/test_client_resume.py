@@ -150,7 +150,7 @@ async def _killed(living: World, bird: Counterpart, last: int, after: bool) -> b
     answer = Answer()
     ended = False
     try:
-        await buyer_of(world).ask(Question("Speak!", provider=bird.pubkey), answer)
+        await buyer_of(world).ask(Question("Speak!", provider=bird.pubkey, pay="token"), answer)
         ended = store.count < last
     except Dead:
         ended = False
@@ -235,7 +235,9 @@ async def test_change_waits_for_a_mint_that_is_down(
 ) -> None:
     async with FaultyMint(mint_url) as mint, pair(tmp_path, relay_url, mint.url) as (world, bird):
         bird.manners.before_result = lambda: mint.faults.extend(["refuse"] * 100)
-        result = await buyer_of(world).ask(Question("Speak!", provider=bird.pubkey), Answer())
+        result = await buyer_of(world).ask(
+            Question("Speak!", provider=bird.pubkey, pay="token"), Answer()
+        )
         assert result.text == TEXT
         assert result.breaches == ("change-pending",)
         assert (await latest(world)).state == "settling"
@@ -254,7 +256,9 @@ async def test_a_late_answer_is_kept_until_it_was_seen(
     async with pair(tmp_path, relay_url, mint_url) as (living, bird):
         world, _ = mortal(living, 8, True)
         with suppress(Dead):
-            await buyer_of(world).ask(Question("Speak!", provider=bird.pubkey), Answer())
+            await buyer_of(world).ask(
+                Question("Speak!", provider=bird.pubkey, pay="token"), Answer()
+            )
         first = await recovered(living)
         assert [outcome.text for outcome in first] == [TEXT]
         assert first[0].receipt is not None
@@ -274,7 +278,9 @@ async def test_a_mint_that_is_down_keeps_the_coins_of_a_refused_order_open(
         bird.manners.refuse = "busy"
         bird.manners.before_result = lambda: mint.faults.extend(["refuse"] * 100)
         with pytest.raises(RemoteError, match="not back yet"):
-            await buyer_of(world).ask(Question("Speak!", provider=bird.pubkey), Answer())
+            await buyer_of(world).ask(
+                Question("Speak!", provider=bird.pubkey, pay="token"), Answer()
+            )
         mint.faults.clear()
         await recovered(world)
         assert await held(world) >= FUND - 2
@@ -285,7 +291,7 @@ async def test_what_never_ends_is_given_up_after_a_month(
     tmp_path: Path, relay_url: str, mint_url: str
 ) -> None:
     async with pair(tmp_path, relay_url, mint_url, take_and_be_silent=True) as (world, bird):
-        question = Question("Speak!", provider=bird.pubkey, deadline_s=0.5)
+        question = Question("Speak!", provider=bird.pubkey, pay="token", deadline_s=0.5)
         with pytest.raises(WorldError):
             await buyer_of(world).ask(question, Answer())
         await recovered(world)
