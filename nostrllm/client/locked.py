@@ -196,13 +196,16 @@ class Locks:
         They do when they are good and on outputs worth `least` units together.
         """
         purse, units = self._world.purse, 0
+        names = await self.ladders(purchase)
+        ours = {one.B_: one.amount for name in names for one in await purse.outputs_of(name)}
         handed = {
             one.B_: BlindSignature(one.amount, one.id, one.C_, Dleq(one.e, one.s))
             for one in signed.signatures
+            if ours.get(one.B_) == one.amount
         }
-        if not handed or sum(one.amount for one in handed.values()) < least:
+        if not handed or sum(ours[name] for name in handed) < least:
             return await self.look(purchase)
-        for name in await self.ladders(purchase):
+        for name in names:
             outcome = await purse.take_signed(name, handed)
             if outcome.suspect:
                 found = await self.look(purchase)

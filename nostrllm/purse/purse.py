@@ -356,6 +356,11 @@ class Purse:
         want = Token(normal_url(mint), unit, ())
         return await ladder.plan(self._till, op_id, want, amount)
 
+    async def outputs_of(self, op_id: str) -> tuple[BlindedMessage, ...]:
+        """The outputs that an operation asks the mint to sign; none if there is none such."""
+        operation = await self._till.operation(op_id)
+        return () if operation is None else operation.outputs
+
     async def keyset_of(self, op_id: str) -> str:
         """The keyset that the outputs of an operation are for; "" if there is no such operation."""
         operation = await self._till.operation(op_id)
