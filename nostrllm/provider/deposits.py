@@ -253,7 +253,7 @@ class Deposits:
         problem = None
         if row["state"] != "done":
             problem = Problem(
-                code="payment-mint-unreachable", message="the mint gave this payment to others"
+                code="payment-mint-unreachable", message="the mint gave no coins for it"
             )
         balance = await self._accounts.balance_msat(row["author"])
         if row["dialect"] == "client":

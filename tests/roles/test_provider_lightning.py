@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import json
+import sqlite3
 import tomllib
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -463,3 +464,58 @@ async def test_an_order_that_is_refused_pays_no_invoice(market: Market) -> None:
             break
         await asyncio.sleep(0.05)
     assert (row["state"], row["told"]) == ("refused", 1)
+
+
+# lies
+
+
+LIES = (
+    "UPDATE deposit SET msat = msat + 1000",
+    "UPDATE deposit SET author = 'somebody'",
+    "UPDATE deposit SET state = 'expired'",
+    "UPDATE deposit SET state = 'odd'",
+    "UPDATE deposit SET quote = 'another'",
+    "UPDATE deposit SET msat = 'many'",
+    "DELETE FROM deposit",
+    "UPDATE melt SET held_msat = held_msat + 1000",
+    "UPDATE melt SET held_msat = 0",
+    "UPDATE melt SET paid_msat = paid_msat - 1000",
+    "UPDATE melt SET paid_msat = paid_msat + 1000",
+    "UPDATE melt SET fee_msat = fee_msat + 1000",
+    "UPDATE melt SET state = 'pending'",
+    "UPDATE melt SET state = 'refused'",
+    "UPDATE melt SET state = 'refused', paid_msat = 0, fee_msat = 0",
+    "UPDATE melt SET state = 'odd'",
+    "UPDATE melt SET author = 'somebody'",
+    "UPDATE melt SET unit = 'beads'",
+    "DELETE FROM melt",
+    "DELETE FROM operation WHERE kind = 'melt'",
+    "UPDATE operation SET state = 'REJECTED' WHERE kind = 'melt'",
+    "DELETE FROM entry WHERE set_id LIKE 'held:%'",
+    "DELETE FROM entry WHERE set_id LIKE 'refund:%'",
+    "UPDATE entry SET msat = msat + 1000 WHERE set_id LIKE 'refund:%'",
+)
+
+
+async def test_the_audit_finds_every_lie_about_an_invoice(place: Place) -> None:
+    async with place.open() as market:
+        await market.ask(100_000)
+        await market.who.answer()
+        paid = await market.pay(invoice(50_000))
+        assert isinstance(paid, wire.Answer)
+    config = ProviderConfig.model_validate(tomllib.loads(place.text))
+    path = config.provider.state / "provider.db"
+    whole = path.read_bytes()
+    assert (await audit_provider(config, offline=True)).ok
+    for lie in LIES:
+        with closing(sqlite3.connect(path)) as db:
+            db.execute(lie)
+            db.commit()
+        assert not (await audit_provider(config, offline=True)).ok, lie
+        restore(path, whole)
+
+
+def restore(path: Path, whole: bytes) -> None:
+    for name in path.parent.glob("provider.db-*"):
+        name.unlink()
+    path.write_bytes(whole)
