@@ -1,4 +1,4 @@
-"""`nostrllm provider audit | ledger | withdraw | sweep`: the books while nobody sells."""
+"""`nostrllm provider audit | ledger | restored | withdraw | sweep`: while nobody sells."""
 
 from __future__ import annotations
 
@@ -153,6 +153,22 @@ def _time(row: Row) -> str:
         return datetime.fromtimestamp(row["at"], UTC).isoformat()
     except (TypeError, ValueError, OverflowError, OSError):
         return str(row["at"])
+
+
+@click.command()
+@CONFIG
+def restored(config_path: Path) -> None:
+    """Say that a stopped provider's state folder came from a backup, before it runs again.
+
+    For a day no message from before is acted on, and no locked coin is taken on trust.
+    """
+    from nostrllm.cli.report import failing
+    from nostrllm.service.audit import restored as note
+    from nostrllm.service.config import read_provider_config
+
+    with failing():
+        until = _run(note(read_provider_config(config_path)))
+    click.echo(f"quarantined until {datetime.fromtimestamp(until, UTC).isoformat()}")
 
 
 @click.command()

@@ -6,6 +6,7 @@ Every reply carries a statement that the provider signed; the one with the highe
 from __future__ import annotations
 
 import asyncio
+import json
 from dataclasses import dataclass
 from typing import Final
 
@@ -54,7 +55,8 @@ class Accounts:
         statements = self._buyer.settler.statements
         since = await statements.known(offer.provider)
         async with listen(self._world.square, self._listening(signer, offer)) as replies:
-            query = Query(reply=self._reply_to(signer), what="balance")
+            shown = json.loads(since.event) if since.event else None
+            query = Query(reply=self._reply_to(signer), what="balance", statement=shown)
             asked = await whisper(self._world.square, line, query)
             answer = await self._answer(replies, asked.id)
         if answer.problem is not None:

@@ -9,7 +9,8 @@ Accounts are named by what they stand for. Debits are positive:
     change:<id>         change given, not yet spent  (liability)
     income              what answers earned
     fees                mint fees we bore, and rounding in our favour
-    lost                locked coins that the mint never gave us
+    lost                locked coins that the mint never gave us, and what a restored store did
+                        not know that we owed
     owner               what the owner took out
 
 Amounts are msat everywhere, so that one order can pay in one unit and be credited in another; the
@@ -252,6 +253,11 @@ def fee_borne(place: str, fee_msat: int) -> Postings:
 def deposited(place: str, net_msat: int) -> Postings:
     """The owner put coins in."""
     return balanced((place, net_msat), ("owner", -net_msat))
+
+
+def restored(pubkey: str, msat: int) -> Postings:
+    """A balance is what our own newer statement says of it, so much more than the books knew."""
+    return balanced(("lost", msat), (account(pubkey), -msat))
 
 
 def withdrawn(place: str, msat: int, fee_msat: int) -> Postings:

@@ -43,6 +43,9 @@ RENEW_S: Final = 300
 #: Profile and relay lists are published again after so long; relays forget.
 INTRODUCE_S: Final = 86_400
 
+#: How long the relays are asked at the start what we have said before.
+LOOK_S: Final = 5.0
+
 #: An announcement that no relay took is tried again so soon.
 RETRY_S: Final = 15.0
 
@@ -72,10 +75,57 @@ class Announcer:
         self.instance = str(rows[0]["value"]) if rows else secrets.token_hex(8)
         if not rows:
             await store.commit(Write("meta_set", {"name": "instance", "value": self.instance}))
+        self._last_announced = await self._last_time(f"{kinds.ANNOUNCEMENT}")
         for row in await store.read("price_pages_all"):
             event = parse_event(json.loads(row["content"]))
             self._pages[event.id] = parse_price_page(event)
             self._seq = max(self._seq, self._pages[event.id].seq)
+
+    async def is_behind(self) -> bool:
+        """Do the relays have an announcement of this very store that it does not know of?
+
+        The next one of ours comes after it.
+        """
+        events = await self._world.relays.fetch([self._own], timeout_s=LOOK_S)
+        unknown = [event.created_at for event in events if self._unknown(event)]
+        if unknown:
+            self._last_announced = max(unknown) + 1
+            address, at = f"{kinds.ANNOUNCEMENT}", str(self._last_announced)
+            write = Write("meta_set", {"name": f"at:{address}", "value": at})
+            await self._world.store.commit(write)
+        return bool(unknown)
+
+    def _unknown(self, event: Event) -> bool:
+        """The time of each announcement is stored before it is sent: an unknown one of our own
+        instance comes from a store that was copied."""
+        try:
+            other = parse_announcement(event)
+        except RemoteError:
+            return False
+        mine = other.d == self._shop.d and other.instance == self.instance
+        return mine and other.created_at > self._last_announced
+
+    async def rename(self) -> None:
+        """Be another instance from now on than the store we were copied from.
+
+        Its name is kept: coins may be locked to the key that hangs on it.
+        """
+        former = (*await self.former(), self.instance)
+        self.instance = secrets.token_hex(8)
+        await self._world.store.commit(
+            Write("meta_set", {"name": "instance", "value": self.instance}),
+            Write("meta_set", {"name": "former", "value": json.dumps(former)}),
+        )
+        self._payment_key.open(self.instance, former)
+
+    async def former(self) -> tuple[str, ...]:
+        """What this store was called before it was a restored copy."""
+        rows = await self._world.store.read("meta_get", name="former")
+        return tuple(json.loads(rows[0]["value"])) if rows else ()
+
+    @property
+    def _own(self) -> Filter:
+        return Filter(kinds=(kinds.ANNOUNCEMENT,), authors=(self._world.identity.pubkey,))
 
     def promised(self, price_id: str, model_id: str) -> ModelOffer:
         """The model as the pinned list priced it.
@@ -141,8 +191,9 @@ class Announcer:
         return [model.offer for model in self._shop.models]
 
     async def close(self) -> None:
-        """Say that no more orders are taken."""
-        await self._announce(closing=True)
+        """Say that no more orders are taken; another daemon's announcement is left alone."""
+        if not self.usurped:
+            await self._announce(closing=True)
 
     async def run(self) -> None:
         """Publish again before the heartbeat or the price promise runs out, for ever."""
@@ -150,6 +201,8 @@ class Announcer:
         introduced_at = self._world.clock.monotonic()
         while True:
             await self._world.clock.sleep(pause if self._is_announced else RETRY_S)
+            if self.usurped:
+                continue
             await self.publish()
             if self._world.clock.monotonic() - introduced_at > INTRODUCE_S:
                 introduced_at = self._world.clock.monotonic()
@@ -157,8 +210,9 @@ class Announcer:
 
     async def watch(self) -> None:
         """Notice another daemon that sells under our key, and stop selling when it is newer."""
-        own = Filter(kinds=(kinds.ANNOUNCEMENT,), authors=(self._world.identity.pubkey,))
-        async with self._world.relays.subscribe("own-announcement", [own], stored_s=86_400) as news:
+        async with self._world.relays.subscribe(
+            "own-announcement", [self._own], stored_s=86_400
+        ) as news:
             async for event in news:
                 self._compare(event)
 
@@ -169,9 +223,11 @@ class Announcer:
             return
         if other.d == self._shop.d and other.instance != self.instance and not other.closing:
             newer = other.created_at >= self._last_announced
-            if newer and not self.usurped:
-                log.error("key_used_elsewhere", instance=other.instance)
-                self.usurped = True
+        else:  # a copy of our store runs somewhere, and has not noticed yet that it is one
+            newer = self._unknown(event)
+        if newer and not self.usurped:
+            log.error("key_used_elsewhere", instance=other.instance)
+            self.usurped = True
 
     async def _announce(self, *, closing: bool) -> bool:
         at = await self._next_time(f"{kinds.ANNOUNCEMENT}")
@@ -211,10 +267,13 @@ class Announcer:
         self._pages[event.id] = page
         self._current.update((model.id, event.id) for model in page.models)
 
+    async def _last_time(self, address: str) -> int:
+        rows = await self._world.store.read("meta_get", name=f"at:{address}")
+        return int(rows[0]["value"]) if rows else 0
+
     async def _next_time(self, address: str) -> int:
         """max(now, last + 1): of two events with one time, relays would keep the lower id."""
-        rows = await self._world.store.read("meta_get", name=f"at:{address}")
-        at = max(self._world.now_s(), int(rows[0]["value"]) + 1 if rows else 0)
+        at = max(self._world.now_s(), await self._last_time(address) + 1)
         await self._world.store.commit(
             Write("meta_set", {"name": f"at:{address}", "value": str(at)})
         )

@@ -85,7 +85,11 @@ def audit(books: Books) -> list[Check]:
     invoices = {key: Wanted(lines) for key, lines in audit_lightning.sets(books)}
     payouts = dict(_of_withdrawals(books))
     swaps = {key: Wanted(_lines(lines)) for key, lines in audit_locked.swaps(books)}
-    wanted = orders | transfers | invoices | payouts | swaps
+    honoured = {
+        f"restored:{key}": Wanted(_lines(ledger.restored(*row)))
+        for key, row in books.honoured.items()
+    }
+    wanted = orders | transfers | invoices | payouts | swaps | honoured
     return [
         Check("every row can be read", books.rows, tuple(books.odd[:FAULTS_SHOWN]), len(books.odd)),
         checked("every set of postings sums to zero", starmap(_zero, books.sets.items())),
@@ -100,6 +104,7 @@ def audit(books: Books) -> list[Check]:
         checked("withdrawals are booked", _booked(books, payouts)),
         checked("swaps of locked tokens, and trials, are booked", _booked(books, swaps)),
         checked("locked tokens stand as their orders do", audit_locked.tokens(books)),
+        checked("statements honoured after a restore are booked", _booked(books, honoured)),
         checked("what was pending is posted or void, once and when it is over", _pending(books)),
         checked("every set belongs to something", (_owned(key, wanted) for key in books.sets)),
         checked("every payment has its operation", _operations(books)),

@@ -189,6 +189,7 @@ class Books:
     locked: dict[str, LockedRow] = field(default_factory=dict)
     operations: dict[str, OperationRow] = field(default_factory=dict)
     claims: dict[tuple[str, str], str] = field(default_factory=dict)
+    honoured: dict[str, tuple[str, int]] = field(default_factory=dict)
     rows: int = 0
     odd: list[str] = field(default_factory=list)
 
@@ -216,6 +217,7 @@ async def read_books(store: Store) -> Books:
         ("locked_rows", "locked token", _locked),
         ("audit_operations", "operation", _operation),
         ("audit_claims", "claim", _claim),
+        ("honoured_all", "honoured statement", _honoured),
     ):
         _take(books, table, await store.read(name), read)
     return books
@@ -348,6 +350,10 @@ def _operation(books: Books, row: Row) -> None:
 
 def _claim(books: Books, row: Row) -> None:
     books.claims[_text(row, "mint"), _text(row, "y")] = _text(row, "owner")
+
+
+def _honoured(books: Books, row: Row) -> None:
+    books.honoured[_text(row, "id")] = (_text(row, "pubkey"), _whole(row, "msat"))
 
 
 # reckoned from them

@@ -7,7 +7,7 @@ there are too many keys, the one that has been quiet for longest is forgotten.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, TypeVar
 
 import structlog
@@ -55,6 +55,7 @@ class Conduct:
         self._of: OrderedDict[str, dict[Kind, Tally]] = OrderedDict()
         self._payers: OrderedDict[str, bool] = OrderedDict()
         self._told: OrderedDict[str, float] = OrderedDict()
+        self.is_wary_of_all: Callable[[], bool] = lambda: False
 
     async def open(self) -> None:
         """Read what was written down; once, before anything is counted."""
@@ -74,6 +75,8 @@ class Conduct:
             return "blocked"
         now = self._now_s()
         found = conduct.standing(self._of.get(author, {}), now)
+        if found == "allowed" and self.is_wary_of_all():
+            return "swap_first"
         if found == "allowed" and self._wary(now) and not await self._has_paid(author):
             return "swap_first"
         return found

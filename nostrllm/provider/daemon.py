@@ -30,6 +30,7 @@ from nostrllm.provider.locked import Locks
 from nostrllm.provider.melts import Melts
 from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.payments import Payments
+from nostrllm.provider.quarantine import Quarantine
 from nostrllm.provider.recover import Recovery
 from nostrllm.provider.redeem import Redeemer
 from nostrllm.provider.reply import Address, Letterbox
@@ -41,6 +42,7 @@ from nostrllm.provider.talk import Talk
 from nostrllm.provider.trial import Trials
 from nostrllm.wire import order as wire
 from nostrllm.wire.payment_request import is_payload
+from nostrllm.wire.token import find_tokens
 
 #: Letters that are worked on at once beside the orders; beyond, the relays' queues wait.
 LETTERS_MAX: Final = 256
@@ -109,6 +111,8 @@ class Daemon:
         self.recovery = Recovery(
             world, self._counter, self._settler, self._accounts, self._payments
         )
+        self.quarantine = Quarantine(world, shop, self.announcer)
+        self.conduct.is_wary_of_all = lambda: self.quarantine.is_on
         self._inbox = Inbox(world, shop, self._deliver)
         self._room = asyncio.Semaphore(LETTERS_MAX + shop.slots + shop.queue_max)
         self._group: asyncio.TaskGroup | None = None
@@ -121,7 +125,8 @@ class Daemon:
         """Recover, announce, sell until `stop`, then drain: closing notice, finish, deliver."""
         await self.conduct.open()
         await self.announcer.open()
-        self._key.open(self.announcer.instance)
+        await self.quarantine.open()
+        self._key.open(self.announcer.instance, await self.announcer.former())
         await self.announcer.promise()
         await self.recovery.sweep()
         await self._payments.tell_lost()
@@ -221,8 +226,13 @@ class Daemon:
             raise RemoteError("you write faster than I can read", code="rate-limited")
         if pace == "drop" or await self._known(letter):
             return
+        if self.announcer.usurped:  # the other daemon answers; whatever we did, he might do too
+            return
         if letter.address.dialect == "client":
             await self._handle_message(letter)
+            return
+        if self.quarantine.is_stale(letter):
+            await self._say_lost(letter)
             return
         await self._ask(await self.talk.hear(letter))
 
@@ -260,8 +270,6 @@ class Daemon:
         return bool(rows)
 
     async def _order(self, wish: Wish, invoice: str | None = None) -> None:
-        if self.announcer.usurped:
-            raise RemoteError("this key sells elsewhere now", code="busy")
         self._counter.check_room()
         job = await self._admission.admit(wish)
         await self._counter.serve(self.lightning.with_invoice(wish.letter, job, invoice))
@@ -271,6 +279,13 @@ class Daemon:
     async def _handle_message(self, letter: Letter) -> None:
         message = wire.parse_from_client(letter.text)
         letter = letter.to(self._address(letter, message.reply))
+        moves_money = isinstance(message, wire.Order | wire.TopUp | wire.Refund)
+        if moves_money and self.quarantine.is_stale(letter):
+            await self._say_lost(letter)
+        else:
+            await self._act(letter, message)
+
+    async def _act(self, letter: Letter, message: wire.FromClient) -> None:
         match message:
             case wire.Order():
                 await self._order(self._admission.wish(letter, message), message.invoice)
@@ -328,7 +343,18 @@ class Daemon:
             await self._locks.replace_outputs(locked[0], outputs_in(message))
             self.redeemer.wake()
 
+    async def _say_lost(self, letter: Letter) -> None:
+        """Act on nothing that was written before a restore; a person's talk is passed over."""
+        found = await self.quarantine.finding(letter.text)
+        why = "my records of that time were lost, and this is not acted on"
+        if letter.address.dialect == "client":
+            await self._counter.refuse(letter, "message-stale", f"{why}. {found}")
+        elif find_tokens(letter.text)[0]:
+            await self._counter.refuse(letter, "message-stale", why, taken=found)
+
     async def _query(self, letter: Letter, query: wire.Query) -> None:
+        if query.statement is not None:
+            await self.quarantine.honour(letter.author, query.statement)
         statement = await self._accounts.statement(letter.author)
         state = None
         if query.what == "order":

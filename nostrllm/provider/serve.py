@@ -248,9 +248,14 @@ class Counter:
     # saying no
 
     async def refuse(
-        self, letter: Letter, code: str, message: str, release: Sequence[str] | None = None
+        self,
+        letter: Letter,
+        code: str,
+        message: str,
+        release: Sequence[str] | None = None,
+        taken: str = "Nothing was taken.",
     ) -> None:
-        """Tell the asker that nothing was taken, and why. The order of this id will never run.
+        """Tell the asker why not, and what was `taken`. The order of this id will never run.
 
         `release` gives him back what he had locked to us.
         """
@@ -258,7 +263,7 @@ class Counter:
             code=code, message=message[:MESSAGE_CHARS], retry_after_s=RETRY_AFTER.get(code)
         )
         log.info("order_refused", order=letter.id[:16], code=code)
-        said = refusal(letter.address, letter.id, problem, "Nothing was taken.")
+        said = refusal(letter.address, letter.id, problem, taken)
         if release and isinstance(said, Refused):
             said = said.model_copy(update={"release": list(release)})
         keep_s = RESULT_KEEP_S if release else REFUSAL_KEEP_S

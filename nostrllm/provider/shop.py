@@ -12,7 +12,7 @@ from nostrllm.wire.announcement import Limits, ModelOffer, Terms
 
 #: The parts of the store that a provider needs, in the order in which their tables are made.
 STORE_PARTS: Final = (
-    *("purse", "provider", "ledger", "conduct", "requests", "lightning", "locked"),
+    *("purse", "provider", "ledger", "conduct", "requests", "lightning", "locked", "quarantine"),
 )
 
 
@@ -46,6 +46,8 @@ class Shop:
 
     `payment_msat_max` caps one token, `balance_msat_max` one account: what a client may lose here.
     `slots` answers run at once, `queue_max` more wait. `blocked`: public keys that are not served.
+    `restored_msat_max`: what all clients together may prove to be owed that a restored store does
+    not know of.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Shop:
     drain_s: float = 60.0
     blocked: frozenset[str] = frozenset()
     exposure: Exposure = field(default_factory=Exposure)
+    restored_msat_max: int = 10_000_000
     limits: Limits = field(default_factory=Limits)
     terms: Terms = field(default_factory=Terms)
 

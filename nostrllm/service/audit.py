@@ -16,7 +16,12 @@ from nostrllm.ports import Row
 from nostrllm.provider import payout
 from nostrllm.provider.audit import Check, audit
 from nostrllm.provider.books import Summary, read_books, summary
+<<<<<<< HEAD
 from nostrllm.provider.payout import Paid, PayOrder, Wish, Withdrawal
+=======
+from nostrllm.provider.payout import Wish, Withdrawal
+from nostrllm.provider.quarantine import read_restore, restore_write
+>>>>>>> bd70290 (Quarantine a provider whose store is an old copy, and silence the older of two on one key)
 from nostrllm.provider.reconcile import reconcile
 from nostrllm.provider.shop import STORE_PARTS
 from nostrllm.purse import Outcome, Purse
@@ -68,6 +73,15 @@ async def audit_provider(config: ProviderConfig, *, offline: bool = False) -> Au
             async with CashuMints() as mints:
                 checks += await reconcile(books, mints)
     return Audit(checks, summary(books))
+
+
+async def restored(config: ProviderConfig) -> int:
+    """Say that the store is an old copy; until when it is quarantined. Raises as `stopped`."""
+    async with stopped(config) as store:
+        await store.commit(restore_write(_now_s()))
+        found = await read_restore(store)
+    assert found is not None
+    return found.until
 
 
 async def postings(config: ProviderConfig) -> list[Row]:

@@ -52,6 +52,7 @@ class ProviderTable(_Table):
     orders_per_author_max: int = Field(default=16, ge=1, le=10_000)
     payment_sat_max: int = Field(default=100_000, ge=1, le=100_000_000)
     balance_sat_max: int = Field(default=1_000_000, ge=1, le=100_000_000)
+    restored_sat_max: int = Field(default=10_000, ge=0, le=100_000_000)
     letters_per_minute_max: int = Field(default=60, ge=1, le=100_000)
     drain_s: float = Field(default=60.0, ge=0, le=3_600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
@@ -191,6 +192,7 @@ class ProviderConfig(_Table):
             orders_per_author_max=table.orders_per_author_max,
             payment_msat_max=table.payment_sat_max * 1_000,
             balance_msat_max=table.balance_sat_max * 1_000,
+            restored_msat_max=table.restored_sat_max * 1_000,
             letters_per_minute_max=table.letters_per_minute_max,
             drain_s=table.drain_s,
             blocked=self.block.pubkeys(),

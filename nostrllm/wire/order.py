@@ -181,11 +181,16 @@ class Order(_FromClient):
 
 
 class Query(_FromClient):
-    """Ask for the balance, or how an order stands; the stored reply is sent again."""
+    """Ask for the balance, or how an order stands; the stored reply is sent again.
+
+    `statement`: the latest one of the account that the asker knows, an event by the provider. One
+    who has lost his records believes it.
+    """
 
     type: Literal["query"] = "query"
     what: Literal["balance", "order"]
     order: Hex32 | None = None
+    statement: dict[str, Any] | None = None
 
 
 class TopUp(_FromClient):
@@ -410,7 +415,10 @@ _FROM_PROVIDER: Final[TypeAdapter[Accepted | Refused | Result | Settled | Answer
 )
 
 
-def parse_from_client(text: str) -> Order | Query | TopUp | Refund | Cancel | Ack | NewOutputs:
+FromClient = Order | Query | TopUp | Refund | Cancel | Ack | NewOutputs
+
+
+def parse_from_client(text: str) -> FromClient:
     """The content of a rumor that a client wrote. Raises RemoteError."""
     return parse(_FROM_CLIENT, text)
 

@@ -102,6 +102,13 @@ def test_what_the_owner_takes_leaves_the_mint_with_its_fee(amount: int, fee: int
     assert lines.get("owner", 0) == amount
 
 
+@given(st.integers(-(10**12), 10**12))
+def test_a_restored_balance_is_lost_to_us(more: int) -> None:
+    lines = {line.account: line.msat for line in ledger.restored("a", more)}
+    assert sum(lines.values()) == 0
+    assert lines.get("lost", 0) == more
+
+
 @given(msat, msat, st.integers(0, 10**6), msat, msat, st.booleans(), st.booleans())
 def test_the_life_of_a_locked_token_balances(
     fee: int, cost: int, units: int, credit: int, real_fee: int, signed: bool, lost: bool
