@@ -415,9 +415,6 @@ _FROM_PROVIDER: Final[TypeAdapter[Accepted | Refused | Result | Settled | Answer
 )
 
 
-FromClient = Order | Query | TopUp | Refund | Cancel | Ack | NewOutputs
-
-
 def parse_from_client(text: str) -> FromClient:
     """The content of a rumor that a client wrote. Raises RemoteError."""
     return parse(_FROM_CLIENT, text)
