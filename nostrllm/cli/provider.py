@@ -9,11 +9,7 @@ from pathlib import Path
 
 import click
 
-<<<<<<< HEAD
-from nostrllm.cli.books import audit, deposit, ledger, sweep, withdraw
-=======
-from nostrllm.cli.books import audit, deposit, ledger, restored, withdraw
->>>>>>> bd70290 (Quarantine a provider whose store is an old copy, and silence the older of two on one key)
+from nostrllm.cli.books import audit, deposit, ledger, restored, sweep, withdraw
 from nostrllm.cli.clients import block, clients, unblock
 from nostrllm.cli.configured import CONFIG
 from nostrllm.cli.terminal import print_json
@@ -57,11 +53,7 @@ def provider() -> None:
     """Sell answers: set up, check and run a provider."""
 
 
-<<<<<<< HEAD
-for command in (audit, ledger, withdraw, sweep, deposit, clients, block, unblock):
-=======
-for command in (audit, ledger, restored, withdraw, deposit, clients, block, unblock):
->>>>>>> bd70290 (Quarantine a provider whose store is an old copy, and silence the older of two on one key)
+for command in (audit, ledger, restored, withdraw, sweep, deposit, clients, block, unblock):
     provider.add_command(command)
 
 

@@ -16,12 +16,8 @@ from nostrllm.ports import Row
 from nostrllm.provider import payout
 from nostrllm.provider.audit import Check, audit
 from nostrllm.provider.books import Summary, read_books, summary
-<<<<<<< HEAD
 from nostrllm.provider.payout import Paid, PayOrder, Wish, Withdrawal
-=======
-from nostrllm.provider.payout import Wish, Withdrawal
 from nostrllm.provider.quarantine import read_restore, restore_write
->>>>>>> bd70290 (Quarantine a provider whose store is an old copy, and silence the older of two on one key)
 from nostrllm.provider.reconcile import reconcile
 from nostrllm.provider.shop import STORE_PARTS
 from nostrllm.purse import Outcome, Purse
