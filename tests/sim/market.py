@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
+from unittest import mock
 
 import structlog
 
@@ -116,6 +117,7 @@ class Parts:
     store: Callable[[Store], Store] = lambda store: store
     mints: Callable[[Mints], Mints] = lambda mints: mints
     engine: Callable[[Engine], Engine] = lambda engine: engine
+    patch: tuple[object, str, object] | None = None
 
 
 @dataclass(frozen=True)
@@ -139,8 +141,10 @@ def simulate(seed: int, parts: Parts | None = None) -> Report:
     random.seed(seed)  # jitter of the purse's pauses
     try:
         told = structlog.processors.format_exc_info
+        patch = (parts or Parts()).patch
         with (
             drawn(TOY),
+            mock.patch.object(*patch) if patch else contextlib.nullcontext(),
             structlog.testing.capture_logs([told]) as logs,
             _loop(seed) as runner,
         ):

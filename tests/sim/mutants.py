@@ -6,7 +6,8 @@ from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from dataclasses import fields, replace
 from typing import Any, Final
 
-from nostrllm.core.order import Order
+from nostrllm.core import ledger
+from nostrllm.core.order import Event, Failed, Generated, Order, Settlement
 from nostrllm.errors import MintRefused, OutcomeUnknown, RemoteError, StoreError
 from nostrllm.ports import (
     Delta,
@@ -305,6 +306,46 @@ _OVERDRAWN: Final = """
 UPDATE account SET seq = seq + 1 WHERE pubkey = :pubkey AND balance_msat >= :msat
 """
 
+_ADDED_TWICE: Final = """
+INSERT INTO account (pubkey, balance_msat, seq) VALUES (:pubkey, 2 * :msat, 1)
+ON CONFLICT (pubkey) DO UPDATE
+SET balance_msat = account.balance_msat + excluded.balance_msat, seq = account.seq + 1
+"""
+
+
+# mistakes of the core, which take the place of a function of its own
+
+
+def _charges_failures(order: Order, event: Event) -> Order:
+    after = _HANDLE(order, event)
+    if isinstance(event, Failed) and after.settlement is not None:
+        return replace(after, settlement=_SPLIT(after, min(1_000, after.budget_msat)))
+    return after
+
+
+def _charges_nothing(order: Order, event: Event) -> Order:
+    empty = isinstance(event, Generated) and not event.useful
+    return _HANDLE(order, replace(event, useful=True, cost_msat=1_000) if empty else event)
+
+
+def _keeps_the_rest(order: Order, cost_msat: int) -> Settlement:
+    return replace(_SPLIT(order, cost_msat), credit_msat=0)
+
+
+def _credits_another(
+    order_id: str, pubkey: str, split: Settlement, unit_msat: int, fee_msat: int = 0
+) -> ledger.Postings:
+    return _SETTLED(order_id, "ab" * 32, split, unit_msat, fee_msat)
+
+
+def _books_nothing(*_: object) -> ledger.Postings:
+    return ()
+
+
+_HANDLE: Final = Order.handle
+_SPLIT: Final = Order.split
+_SETTLED: Final = ledger.settled
+
 MUTANTS: Final[dict[str, Parts]] = {
     "commit not safe before the mint is asked": Parts(late_units=2),
     "coins not claimed": _without("claim_insert"),
@@ -324,4 +365,11 @@ MUTANTS: Final[dict[str, Parts]] = {
     "payment refused for a fault of ours": Parts(daemon=CurtDaemon),
     "hold not taken from the account": Parts(sql={"account_take": _OVERDRAWN}),
     "model asked twice": Parts(engine=RepeatingEngine),
+    "a failure is charged": Parts(patch=(Order, "handle", _charges_failures)),
+    "an empty answer is charged": Parts(patch=(Order, "handle", _charges_nothing)),
+    "the rest is kept": Parts(patch=(Order, "split", _keeps_the_rest)),
+    "credited to another": Parts(patch=(ledger, "settled", _credits_another)),
+    "spent change stays in the books": Parts(patch=(ledger, "change_spent", _books_nothing)),
+    "a hold that is not booked": Parts(patch=(ledger, "account_held", _books_nothing)),
+    "balance added twice": Parts(sql={"account_add": _ADDED_TWICE}),
 }
