@@ -324,8 +324,9 @@ def _charges_failures(order: Order, event: Event) -> Order:
 
 
 def _charges_nothing(order: Order, event: Event) -> Order:
-    empty = isinstance(event, Generated) and not event.useful
-    return _HANDLE(order, replace(event, useful=True, cost_msat=1_000) if empty else event)
+    if isinstance(event, Generated) and not event.useful:
+        event = Generated(1_000, useful=True)
+    return _HANDLE(order, event)
 
 
 def _keeps_the_rest(order: Order, cost_msat: int) -> Settlement:
