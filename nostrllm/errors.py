@@ -53,6 +53,8 @@ CODES: Final[dict[str, bool]] = {
     "account-unknown": False,
     "account-insufficient": True,
     "client-blocked": False,
+    "plan-unknown": False,
+    "plan-active": False,
     "internal": True,
     # Codes that only our own commands print; they never travel.
     "config-invalid": False,

@@ -22,6 +22,7 @@ from nostrllm.service.config import (
     EngineTable,
     LockedTable,
     ModelTable,
+    PlanTable,
     ProviderTable,
     SweepTable,
     TermsTable,
@@ -149,6 +150,7 @@ def test_every_field_of_the_providers_file() -> None:
         "terms": TermsTable,
         "locked": LockedTable,
         "block": BlockTable,
+        "plan": PlanTable,
         "sweep": SweepTable,
         "model": ModelTable,
     }

@@ -88,7 +88,7 @@ def _print_summary(found: Summary) -> None:
     click.echo(f"taken out  {found.withdrawn_msat} msat")
     click.echo(
         f"owed       accounts {owed['account']}, open orders {owed['order']}, "
-        f"change {owed['change']} msat"
+        f"change {owed['change']}, plans {owed['plan']} msat"
     )
     for (mint, unit), states in found.coins.items():
         amounts = ", ".join(f"{state} {msat}" for state, msat in sorted(states.items()))

@@ -7,6 +7,7 @@ Accounts are named by what they stand for. Debits are positive:
     order:<id>          paid in, not yet settled     (liability)
     account:<pubkey>    a client's balance           (liability)
     change:<id>         change given, not yet spent  (liability)
+    plan:<id>           a plan bought, not yet over  (liability)
     income              what answers earned
     fees                mint fees we bore, and rounding in our favour
     lost                locked coins that the mint never gave us, and what a restored store did
@@ -43,7 +44,7 @@ from nostrllm.errors import LocalError
 
 #: What an account's name begins with, up to the colon.
 KINDS: Final = frozenset(
-    {"coins", "locked", "lost", "order", "account", "change", "income", "fees", "owner"},
+    {"coins", "locked", "lost", "order", "account", "change", "plan", "income", "fees", "owner"},
 )
 
 
@@ -237,6 +238,20 @@ def invoice_paid(
         (place, -cost_msat),
         ("fees", ours_msat),
         (account(pubkey), cost_msat - ours_msat - held_msat),
+    )
+
+
+def plan_bought(plan_id: str, pubkey: str, price_msat: int) -> Postings:
+    """A plan was paid from a balance; it is earned when it is over."""
+    return balanced((account(pubkey), price_msat), (f"plan:{plan_id}", -price_msat))
+
+
+def plan_over(plan_id: str, pubkey: str, price_msat: int, refund_msat: int) -> Postings:
+    """A plan ended: what comes back, and the rest is earned."""
+    return balanced(
+        (f"plan:{plan_id}", price_msat),
+        (account(pubkey), -refund_msat),
+        ("income", refund_msat - price_msat),
     )
 
 

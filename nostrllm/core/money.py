@@ -42,6 +42,21 @@ def affordable_tokens(price: Price, prompt: int, budget_msat: int) -> int:
     return rest // dearest
 
 
+def scaled(price: Price, percent: int) -> Price:
+    """The price at so many percent, each part of it rounded up."""
+
+    def part(msat: int) -> int:
+        return -(-msat * percent // 100)
+
+    return Price(
+        input=part(price.input),
+        output=part(price.output),
+        request=part(price.request),
+        cached=None if price.cached is None else part(price.cached),
+        reasoning=None if price.reasoning is None else part(price.reasoning),
+    )
+
+
 def prompt_estimate(size_bytes: int, messages: int) -> int:
     """Tokens that a prompt of so many UTF-8 bytes has, roughly: a token per 3 bytes and frame.
 

@@ -87,12 +87,14 @@ class Settlement:
     """Where the paid msat go: they sum up, whatever happens.
 
     `released`: nothing was taken of a locked token, not even the mint's fee; it goes back whole.
+    `quota_msat`: so much of the work a plan's quota paid, beside the msat here.
     """
 
     cost_msat: int
     change_units: int
     credit_msat: int
     released: bool = False
+    quota_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,7 +105,8 @@ class Order:
     `change_fee_units` is what it costs to receive change, below which change is credited.
     `wants_ecash` is False when the client prefers credit, or paid from an account. `rungs` are the
     amounts of the outputs that a client sent with a locked token; None: any amount can be made.
-    `code` says why an order was refused or failed.
+    `quota_msat` of the work is paid by a plan, before anything else. `code` says why an order was
+    refused or failed.
     """
 
     funding: Funding
@@ -115,13 +118,14 @@ class Order:
     rungs: tuple[int, ...] | None = None
     state: State = "paying"
     net_msat: int = 0
+    quota_msat: int = 0
     settlement: Settlement | None = None
     code: str | None = None
 
     @property
     def budget_msat(self) -> int:
         """The most that the work may cost."""
-        return max(0, min(self.ceiling_msat - self.fee_msat, self.net_msat))
+        return max(0, min(self.ceiling_msat - self.fee_msat, self.net_msat + self.quota_msat))
 
     def handle(self, event: Event) -> Order:
         """The order after the event. Raises OrderError."""
@@ -148,10 +152,13 @@ class Order:
         """The paid msat as cost, change in whole coins, and the rest as credit."""
         if self.funding == "locked" and not cost_msat:
             return Settlement(0, 0, 0, released=True)
+        by_quota = min(cost_msat, self.quota_msat)
+        cost_msat -= by_quota
         rest = self.net_msat - cost_msat
         units = rest // self.unit_msat if self.wants_ecash and self.funding != "account" else 0
         if self.rungs is not None:
             units = coins.most(self.rungs, units)
         if units <= self.change_fee_units:
             units = 0
-        return Settlement(cost_msat, units, rest - units * self.unit_msat)
+        credit_msat = rest - units * self.unit_msat
+        return Settlement(cost_msat, units, credit_msat, quota_msat=by_quota)

@@ -14,16 +14,20 @@ from nostrllm.core.money import (
     affordable_tokens,
     cost_msat,
     prompt_estimate,
+    scaled,
     unit_msat,
 )
 from nostrllm.core.order import Order
+from nostrllm.core.plan import FULL, Subscription
 from nostrllm.errors import RemoteError
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.locked import Locks
+from nostrllm.provider.means import Means, any_means, granted_means, own_means
 from nostrllm.provider.reply import Address
 from nostrllm.provider.shop import Shop, World
-from nostrllm.provider.ticket import Job, Ticket
+from nostrllm.provider.subscribers import Subscribers
+from nostrllm.provider.ticket import Draw, Job, Ticket
 from nostrllm.provider.tokens import LockedToken, Offered
 from nostrllm.purse import Plan
 from nostrllm.purse.receive import Unlock
@@ -80,6 +84,7 @@ class Wish:
     end_by: int | None = None
     chunk_s: float | None = None
     outputs: tuple[BlindedMessage, ...] | None = None
+    payer: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +100,7 @@ class _Funds:
     unit: str = ""
     plan: Plan | None = None
     lock: LockedToken | None = None
+    draw: Draw | None = None
 
     @property
     def budget_msat(self) -> int:
@@ -107,13 +113,20 @@ class Admission:
     """Turns wishes into jobs, or refuses them with RemoteError or, for the world, WorldError."""
 
     def __init__(
-        self, world: World, shop: Shop, announcer: Announcer, conduct: Conduct, locks: Locks
+        self,
+        world: World,
+        shop: Shop,
+        announcer: Announcer,
+        conduct: Conduct,
+        locks: Locks,
+        subscribers: Subscribers,
     ) -> None:
         self._world = world
         self._shop = shop
         self._announcer = announcer
         self._conduct = conduct
         self._locks = locks
+        self._subscribers = subscribers
 
     def wish(self, letter: Letter, order: ClientOrder) -> Wish:
         """What an order of our client asks for."""
@@ -128,6 +141,7 @@ class Admission:
             request=order.body,
             ceiling_msat=order.ceiling_msat,
             token=None if isinstance(payment, AccountPayment) else payment.token,
+            payer=payment.of if isinstance(payment, AccountPayment) else None,
             wants_ecash=order.change == "ecash",
             commitment=order.c,
             deadline=min(order.deadline, self._world.now_s() + 3_600),
@@ -141,7 +155,14 @@ class Admission:
         standing = await self._conduct.check(wish.letter.author)
         self._check_form(wish)
         prompt = self._prompt_tokens(wish)
-        funds = await self._funds(wish, prompt, trusted=standing == "allowed")
+        subscription = await self._subscribers.current(wish.letter.author)
+        if subscription is not None and subscription.plan.percent != FULL:
+            price = scaled(wish.offer.price, subscription.plan.percent)
+            wish = replace(wish, offer=wish.offer.model_copy(update={"price": price}))
+        if wish.token is None:
+            funds = await self._account_funds(wish, prompt, subscription)
+        else:
+            funds = await self._funds(wish, wish.token, prompt, trusted=standing == "allowed")
         self._check_budget(wish, prompt, funds.budget_msat, funds.order.fee_msat)
         ticket = Ticket(
             id=wish.letter.id,
@@ -154,6 +175,7 @@ class Admission:
             unit=funds.unit,
             commitment=wish.commitment,
             deadline=wish.deadline,
+            draw=funds.draw,
         )
         return Job(
             ticket=ticket,
@@ -167,12 +189,11 @@ class Admission:
             end_by=wish.end_by,
             chunk_s=wish.chunk_s if standing == "allowed" else None,
             said_at=wish.letter.created_at,
+            priority=subscription.plan.priority if subscription else 0,
         )
 
-    async def _funds(self, wish: Wish, prompt: int, *, trusted: bool) -> _Funds:
-        if wish.token is None:
-            return _Funds(await self._account_order(wish, prompt), wish.letter.id)
-        token = self.token(wish.token)
+    async def _funds(self, wish: Wish, text: str, prompt: int, *, trusted: bool) -> _Funds:
+        token = self.token(text)
         self._check_budget(wish, prompt, token.amount * unit_msat(token.unit), fee_msat=0)
         name = coins.digest(token.proofs)
         unlock = None
@@ -280,22 +301,45 @@ class Admission:
             wants_ecash=wish.wants_ecash,
         )
 
-    async def _account_order(self, wish: Wish, prompt: int) -> Order:
-        rows = await self._world.store.read("account_get", pubkey=wish.letter.author)
-        balance = int(rows[0]["balance_msat"]) if rows else 0
+    async def means(
+        self, author: str, payer: str | None, plan: Subscription | None, *, person: bool
+    ) -> Means:
+        """What can pay for an order of `author` that came without coins, now.
+
+        Of `payer` if he names one; a person's of any allowance, where he has nothing himself.
+        """
+        store, now = self._world.store, self._world.now_s()
+        if payer is not None and payer != author:
+            return await granted_means(store, author, payer, now)
+        found = await own_means(store, author, plan)
+        if person and not found.most_msat:
+            found = await any_means(store, author, now) or found
+        return found
+
+    async def has_means(self, author: str) -> bool:
+        """Could a person's question be paid without coins at all?"""
+        plan = await self._subscribers.current(author)
+        return (await self.means(author, None, plan, person=True)).most_msat > 0
+
+    async def _account_funds(self, wish: Wish, prompt: int, plan: Subscription | None) -> _Funds:
+        author = wish.letter.author
+        person = wish.address.dialect != "client"
+        means = await self.means(author, wish.payer, plan, person=person)
         answer = min(wish.request.max_tokens or wish.offer.max_tokens, wish.offer.max_tokens)
         most = cost_msat(wish.offer.price, Usage(prompt=prompt * 2, completion=answer))
         ceiling = most if wish.ceiling_msat is None else wish.ceiling_msat
-        hold = min(balance, ceiling)
-        if not rows or not balance:
+        if not means.most_msat:
             raise RemoteError("your account here is empty", code="account-insufficient")
-        return Order(
+        hold, draw = means.draw(author, ceiling, self._world.now_s())
+        order = Order(
             funding="account",
             ceiling_msat=ceiling,
             wants_ecash=False,
             state="paid",
             net_msat=hold,
+            quota_msat=draw.quota_msat if draw else 0,
         )
+        return _Funds(order, wish.letter.id, draw=draw)
 
     def _prompt_tokens(self, wish: Wish) -> int:
         request = wish.request

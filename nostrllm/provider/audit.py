@@ -33,6 +33,7 @@ from nostrllm.provider.books import (
     Coin,
     OperationRow,
     OrderRow,
+    PlanRow,
     TransferRow,
     by_owner,
     liabilities,
@@ -89,7 +90,8 @@ def audit(books: Books) -> list[Check]:
         f"restored:{key}": Wanted(_lines(ledger.restored(*row)))
         for key, row in books.honoured.items()
     }
-    wanted = orders | transfers | invoices | payouts | swaps | honoured
+    plans = {key: want for row in books.plans.values() for key, want in _of_plan(row)}
+    wanted = orders | transfers | invoices | payouts | swaps | honoured | plans
     return [
         Check("every row can be read", books.rows, tuple(books.odd[:FAULTS_SHOWN]), len(books.odd)),
         checked("every set of postings sums to zero", starmap(_zero, books.sets.items())),
@@ -101,6 +103,7 @@ def audit(books: Books) -> list[Check]:
         checked("invoices have a state that can be", audit_lightning.forms(books)),
         checked("invoices are booked as they ended", _booked(books, invoices)),
         checked("payments went to whoever asked", audit_requests.credited(books)),
+        checked("plans are booked as they ended", _booked(books, plans)),
         checked("withdrawals are booked", _booked(books, payouts)),
         checked("swaps of locked tokens, and trials, are booked", _booked(books, swaps)),
         checked("locked tokens stand as their orders do", audit_locked.tokens(books)),
@@ -177,11 +180,18 @@ def _adds_up(books: Books, row: OrderRow) -> str | None:
     return None
 
 
+def _of_plan(row: PlanRow) -> Iterator[tuple[str, Wanted]]:
+    yield f"plan:{row.id}", Wanted(_lines(ledger.plan_bought(row.id, row.author, row.price_msat)))
+    if row.state != "active":
+        over = ledger.plan_over(row.id, row.author, row.price_msat, row.refund_msat)
+        yield f"over:{row.id}", Wanted(_lines(over))
+
+
 def _of_order(books: Books, row: OrderRow) -> Iterator[tuple[str, Wanted]]:
     for name, lines in audit_locked.of_order(books, row):
         yield name, Wanted(_lines(lines))
     if row.funding == "account":
-        hold = ledger.account_held(row.id, row.author, row.net_msat)
+        hold = ledger.account_held(row.id, books.payers.get(row.id, row.author), row.net_msat)
         yield f"held:{row.id}", Wanted(_lines(hold))
     elif row.paid and row.funding == "token":
         paid = ledger.token_paid(row.id, _place(row), row.net_msat)

@@ -38,7 +38,8 @@ def end_of(books: Books, row: OrderRow, split: Settlement) -> ledger.Postings:
     """How the end of any order is booked."""
     token = books.locked.get(row.id) if row.funding == "locked" else None
     if token is None:
-        return ledger.settled(row.id, row.author, split, row.unit_msat)
+        payer = books.payers.get(row.id, row.author)
+        return ledger.settled(row.id, payer, split, row.unit_msat)
     if token.state == "released":
         return ledger.lock_released(row.id, place(token), token.worth_msat)
     fee = token.worth_msat - row.net_msat

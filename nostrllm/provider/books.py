@@ -174,6 +174,17 @@ class LockedRow:
         return self.signed_msat + self.credit_units * unit_msat(self.unit)
 
 
+@dataclass(frozen=True, slots=True)
+class PlanRow:
+    """A plan that somebody bought."""
+
+    id: str
+    author: str
+    state: str
+    price_msat: int
+    refund_msat: int
+
+
 @dataclass(slots=True)
 class Books:
     """Every row that money depends on. `odd` lists those that cannot be read."""
@@ -184,6 +195,8 @@ class Books:
     melts: dict[str, MeltRow] = field(default_factory=dict)
     payments: dict[str, PaymentRow] = field(default_factory=dict)
     accounts: dict[str, int] = field(default_factory=dict)
+    plans: dict[str, PlanRow] = field(default_factory=dict)
+    payers: dict[str, str] = field(default_factory=dict)
     sets: dict[str, dict[str, int]] = field(default_factory=dict)
     coins: list[Coin] = field(default_factory=list)
     locked: dict[str, LockedRow] = field(default_factory=dict)
@@ -212,6 +225,8 @@ async def read_books(store: Store) -> Books:
         ("melts_all", "payment", _melt),
         ("payments_all", "paid request", _payment),
         ("accounts_all", "account", _account),
+        ("subscriptions_all", "plan", _plan),
+        ("drawn_all", "drawn", _drawn),
         ("postings_all", "posting", _posting),
         ("audit_proofs", "coin", _coin),
         ("locked_rows", "locked token", _locked),
@@ -302,6 +317,18 @@ def _account(books: Books, row: Row) -> None:
     books.accounts[_text(row, "pubkey")] = _whole(row, "balance_msat")
 
 
+def _plan(books: Books, row: Row) -> None:
+    books.plans[_text(row, "id")] = PlanRow(
+        **{name: _text(row, name) for name in ("id", "author", "state")},
+        price_msat=_whole(row, "price_msat"),
+        refund_msat=_whole(row, "refund_msat"),
+    )
+
+
+def _drawn(books: Books, row: Row) -> None:
+    books.payers[_text(row, "order_id")] = _text(row, "payer")
+
+
 def _posting(books: Books, row: Row) -> None:
     _whole(row, "at")
     lines = books.sets.setdefault(_text(row, "set_id"), {})
@@ -376,8 +403,9 @@ def by_owner(books: Books, state: str) -> Counter[str]:
 
 
 def liabilities(books: Books) -> dict[str, int]:
-    """What we owe in msat by kind: accounts, open orders and refunds, change not yet spent."""
-    kinds = {"account": 0, "order": 0, "change": 0}
+    """What we owe in msat by kind: accounts, open orders and refunds, change not yet spent, plans
+    that are not over."""
+    kinds = {"account": 0, "order": 0, "change": 0, "plan": 0}
     for name, msat in books.balances().items():
         kind = name.partition(":")[0]
         if kind in kinds:

@@ -13,6 +13,7 @@ from typing import Final
 
 import structlog
 
+from nostrllm.core.allowance import Allowance
 from nostrllm.core.conduct import KINDS
 from nostrllm.core.pace import Pace
 from nostrllm.crypto.keys import derive, is_public_key
@@ -20,6 +21,7 @@ from nostrllm.errors import NostrllmError, RemoteError, StoreError
 from nostrllm.ports import Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Admission, Letter, Wish, outputs_in
+from nostrllm.provider.allowances import Allowances
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.deposits import Deposits
@@ -28,8 +30,10 @@ from nostrllm.provider.inbox import Inbox
 from nostrllm.provider.lightning import Lightning
 from nostrllm.provider.locked import Locks
 from nostrllm.provider.melts import Melts
+from nostrllm.provider.memberships import Memberships
 from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.payments import Payments
+from nostrllm.provider.plans import Plans
 from nostrllm.provider.quarantine import Quarantine
 from nostrllm.provider.recover import Recovery
 from nostrllm.provider.redeem import Redeemer
@@ -38,6 +42,7 @@ from nostrllm.provider.requests import Payee, Requests
 from nostrllm.provider.serve import Counter
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.subscribers import Subscribers
 from nostrllm.provider.talk import Talk
 from nostrllm.provider.trial import Trials
 from nostrllm.wire import order as wire
@@ -82,7 +87,12 @@ class Daemon:
         self._locks = Locks(world, shop, self._key, self.trials)
         self._settler = Settler(world, self._letterbox, self._locks)
         self._counter = Counter(world, shop, self._letterbox, self._settler, self.conduct)
-        self._admission = Admission(world, shop, self.announcer, self.conduct, self._locks)
+        self.subscribers = Subscribers(world, shop, self._letterbox)
+        self._admission = Admission(
+            world, shop, self.announcer, self.conduct, self._locks, self.subscribers
+        )
+        self._plans = Plans(world, shop, self._letterbox, self._settler, self.subscribers)
+        self._allowances = Allowances(world, self._letterbox)
         self._handout = Handout(world, self._letterbox, self._settler, self.conduct)
         self.redeemer = Redeemer(world, self._locks, self._handout)
         self._settler.on_due = self.redeemer.wake
@@ -105,6 +115,7 @@ class Daemon:
             self._counter,
             self._letterbox,
             requests,
+            Memberships(self._plans, self._allowances, self._admission),
             lambda order_id: derive(seed, "salt", order_id).hex(),
         )
         self._settler.on_answer = self.talk.remember
@@ -124,6 +135,7 @@ class Daemon:
     async def run(self, stop: asyncio.Event, on_ready: Callable[[], Awaitable[None]]) -> None:
         """Recover, announce, sell until `stop`, then drain: closing notice, finish, deliver."""
         await self.conduct.open()
+        await self.subscribers.open()
         await self.announcer.open()
         await self.quarantine.open()
         self._key.open(self.announcer.instance, await self.announcer.former())
@@ -139,6 +151,7 @@ class Daemon:
                     self.announcer.run,
                     self.announcer.watch,
                     self.recovery.run,
+                    self.subscribers.run,
                     self.lightning.deposits.run,
                     self.lightning.melts.run,
                     self.redeemer.run,
@@ -285,18 +298,14 @@ class Daemon:
         else:
             await self._act(letter, message)
 
-    async def _act(self, letter: Letter, message: wire.FromClient) -> None:
+    async def _act(self, letter: Letter, message: wire.ClientMessage) -> None:
         match message:
             case wire.Order():
                 await self._order(self._admission.wish(letter, message), message.invoice)
-            case wire.TopUp(token=str(token)):
-                await self._accounts.top_up(letter, token)
-            case wire.TopUp(lightning_msat=int(msat)):
-                await self.lightning.deposits.ask(letter, msat)
-            case wire.Refund(invoice=str(invoice)):
-                await self.lightning.melts.refund(letter, invoice)
-            case wire.Refund():
-                await self._accounts.refund(letter)
+            case wire.TopUp() | wire.Refund():
+                await self._move_money(letter, message)
+            case wire.Allow() | wire.Disallow() | wire.Subscribe() | wire.Unsubscribe():
+                await self._change_account(letter, message)
             case wire.Cancel():
                 await self._cancel(letter, message.order)
             case wire.Ack():
@@ -305,6 +314,39 @@ class Daemon:
                 await self._query(letter, message)
             case wire.NewOutputs():
                 await self._new_outputs(letter, message)
+
+    async def _move_money(self, letter: Letter, message: wire.TopUp | wire.Refund) -> None:
+        match message:
+            case wire.TopUp(token=str(token)):
+                await self._accounts.top_up(letter, token)
+            case wire.TopUp(lightning_msat=int(msat)):
+                await self.lightning.deposits.ask(letter, msat)
+            case wire.Refund(invoice=str(invoice)):
+                await self.lightning.melts.refund(letter, invoice)
+            case wire.Refund():
+                await self._accounts.refund(letter)
+
+    async def _change_account(
+        self,
+        letter: Letter,
+        message: wire.Allow | wire.Disallow | wire.Subscribe | wire.Unsubscribe,
+    ) -> None:
+        match message:
+            case wire.Allow():
+                wish = Allowance(
+                    letter.author,
+                    message.key,
+                    message.limit_msat,
+                    period_s=message.period_s or 0,
+                    expires_at=message.expires_at or 0,
+                )
+                await self._allowances.allow(letter, wish)
+            case wire.Disallow():
+                await self._allowances.disallow(letter, message.key)
+            case wire.Subscribe():
+                await self._plans.subscribe(letter, message.plan, renew=message.renew)
+            case wire.Unsubscribe():
+                await self._plans.cancel(letter)
 
     def _address(self, letter: Letter, reply: wire.ReplyTo) -> Address:
         """Where a program wants its answer, less what no stranger may name. Raises RemoteError."""
@@ -362,11 +404,19 @@ class Daemon:
             if state in ("settled", "closed", "done", "refused"):
                 await self._letterbox.send_again(query.order or "")
                 await self.lightning.send_again(query.order or "")
+        allowances, plans, plan = None, None, None
+        if query.what == "allowances":
+            allowances = self._allowances.states(await self._allowances.of(letter.author))
+        if query.what == "plans":
+            plans, plan = self._plans.offers(), await self._plans.state(letter.author)
         answer = wire.Answer(
             to=letter.id,
             balance_msat=await self._accounts.balance_msat(letter.author),
             statement=statement.as_dict(),
             state=state,
+            allowances=allowances,
+            plans=plans,
+            plan=plan,
         )
         outgoing = await self._letterbox.seal(letter.address, answer, keep_s=3_600)
         await self._letterbox.send(outgoing)

@@ -72,8 +72,8 @@ class PayOrder:
 def uncovered_msat(books: Books) -> int:
     """What we owe beyond the coins that are set aside for it.
 
-    Balances; and what accounts set aside for orders and refunds that have not ended. Token orders
-    have their coins held, and change is sent already: neither is free.
+    Balances, plans that are not over, and what accounts set aside for orders and refunds that have
+    not ended. Token orders have their coins held, and change is sent already: neither is free.
     """
     balances = books.balances()
     pubkeys = {name[8:] for name in balances if name.startswith("account:")} | books.accounts.keys()
@@ -86,6 +86,8 @@ def uncovered_msat(books: Books) -> int:
         if row.state == "accepted":  # the token is there to be given back, or taken
             held[row.id] += row.worth_msat
     for name, msat in balances.items():
+        if name.startswith("plan:"):
+            owed += max(0, -msat)
         if name.startswith("order:"):
             owed += max(0, -msat - held[name.removeprefix("order:")])
     return owed

@@ -18,6 +18,7 @@ from nostrllm.core.order import Failed, Paid
 from nostrllm.errors import WorldError
 from nostrllm.ports import Write
 from nostrllm.provider.accounts import Accounts
+from nostrllm.provider.draw import stored_ticket
 from nostrllm.provider.payments import Payments
 from nostrllm.provider.serve import Counter, paid_writes
 from nostrllm.provider.settle import Settler
@@ -138,7 +139,7 @@ class Recovery:
         return done
 
     async def _finish_order(self, row_id: str) -> bool:
-        ticket = ticket_of((await self._world.store.read("order_get", id=row_id))[0])
+        ticket = await stored_ticket(self._world.store, row_id)
         if ticket.order.state == "paying":
             outcome = await self._world.purse.run(row_id, paid_writes(ticket, self._world))
             if outcome.state == "PREPARED":

@@ -19,6 +19,7 @@ from nostrllm.core import ledger
 from nostrllm.core.order import Failed, Generated, Paid, PaymentRefused, Started
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Conflict, Signer, Write
+from nostrllm.provider import draw
 from nostrllm.provider.admit import Letter
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.generate import Brake, generate
@@ -27,6 +28,7 @@ from nostrllm.provider.locked import refused
 from nostrllm.provider.reply import RESULT_KEEP_S, Address, Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.slots import Slots
 from nostrllm.provider.stream import ChunkCast
 from nostrllm.provider.ticket import Job, Ticket, Written, post
 from nostrllm.purse import Outcome
@@ -66,7 +68,7 @@ class Counter:
         self._settler = settler
         self._conduct = conduct
         self._locks = settler.locks
-        self._slots = asyncio.Semaphore(shop.slots)
+        self._slots = Slots(shop.slots)
         self._running: dict[str, tuple[str, Brake]] = {}
         self.closing = False
 
@@ -139,10 +141,7 @@ class Counter:
         elif job.lock is not None:
             writes += self._locks.accepted(job.lock)
         else:
-            hold = job.ticket.order.net_msat
-            author = job.ticket.author
-            writes.append(Write("account_take", {"pubkey": author, "msat": hold}, rows=1))
-            writes += post(f"held:{job.id}", ledger.account_held(job.id, author, hold), now)
+            writes += draw.taken(job.ticket, now)
         try:
             await self._world.store.commit(*writes)
         except Conflict as conflict:
@@ -179,7 +178,7 @@ class Counter:
         async with asyncio.TaskGroup() as group:
             # The model need not wait until a relay has confirmed this.
             telling = group.create_task(self._tell_accepted(job, session, accepted, cast.begun))
-            async with self._slots:
+            async with self._slots.taken(job.priority):
                 job, written, event = await self._generate(job, brake, cast)
             await self._settler.settle(job.ticket, event, written)
             telling.cancel()
@@ -313,8 +312,8 @@ def _claimed(conflict: Conflict) -> RemoteError:
     """Why the coins or the balance cannot pay for this order."""
     if (why := refused(conflict)) is not None:
         return why
-    if conflict.name == "account_take":
-        return RemoteError("your balance changed meanwhile", code="account-insufficient")
+    if (why := draw.refused(conflict.name)) is not None:
+        return why
     if conflict.name == "melt_insert":
         return used_before()
     message = "these coins were used here before"

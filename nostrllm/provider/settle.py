@@ -21,6 +21,7 @@ from nostrllm.core import ledger
 from nostrllm.core.order import Failed, Generated, Settlement
 from nostrllm.errors import CODES
 from nostrllm.ports import Conflict, Write
+from nostrllm.provider import draw
 from nostrllm.provider.locked import Locks, proofs_of
 from nostrllm.provider.reply import Letterbox
 from nostrllm.provider.shop import World
@@ -81,7 +82,7 @@ class Settler:
         """Commit the order's end and wake the outbox; a second call for an order does nothing."""
         ticket = replace(ticket, order=ticket.order.handle(event))
         # Orders of one account that end together would spoil each other's statement.
-        async with self._booking.setdefault(ticket.author, asyncio.Lock()):
+        async with self._booking.setdefault(ticket.account, asyncio.Lock()):
             await self._book(ticket, written)
         self.on_answer(ticket, written.text)
         if ticket.order.funding == "locked":
@@ -118,9 +119,10 @@ class Settler:
         release: list[str] = []
         if split.released:
             release = self.locks.release(proofs_of(await self.locks.stored(ticket.id)))
-        balance, expected = await self._balance(ticket.author, split.credit_msat)
+        balance, expected = await self._balance(ticket.account, split.credit_msat)
         statement = None
-        if split.credit_msat or ticket.order.funding == "account":
+        own = ticket.account == ticket.author  # another's balance is not for his child to read
+        if own and (split.credit_msat or ticket.order.funding == "account"):
             statement = await self.statement(ticket.author, *balance)
         receipt, details = await self._receipt(ticket, split, written)
         ending = _Ending(
@@ -187,8 +189,9 @@ class Settler:
             writes += purse.mark(ending.kept, "held", "free", "")
         if split.credit_msat:
             writes.append(
-                Write("account_add", {"pubkey": ticket.author, "msat": split.credit_msat})
+                Write("account_add", {"pubkey": ticket.account, "msat": split.credit_msat})
             )
+        writes += draw.returned(ticket, split)
         return writes + self._booked(ticket, split)
 
     def _booked(self, ticket: Ticket, split: Settlement) -> list[Write]:
@@ -200,7 +203,7 @@ class Settler:
             place = ledger.locked(ticket.mint, ticket.unit)
             lines = ledger.lock_released(ticket.id, place, order.net_msat + fee)
         else:
-            lines = ledger.settled(ticket.id, ticket.author, split, order.unit_msat, fee)
+            lines = ledger.settled(ticket.id, ticket.account, split, order.unit_msat, fee)
         if order.funding == "locked" and not split.released:
             due = {"id": ticket.id, "change_units": split.change_units}
             writes.append(Write("locked_due", due, rows=1))
@@ -252,6 +255,7 @@ def _result(ending: _Ending) -> Result:
         signed=signed,
         release=list(ending.release) or None,
         credit_msat=split.credit_msat,
+        quota_msat=split.quota_msat or None,
         statement=_as_dict(ending.statement),
         accepted=json.loads(ticket.accepted) if ticket.accepted else None,
         receipt=_as_dict(ending.receipt),
@@ -283,15 +287,20 @@ def _texts(ending: _Ending) -> list[str]:
 def _account_of(ending: _Ending) -> str:
     ticket, split, usage = ending.ticket, ending.split, ending.written.usage
     parts = [f"Cost {sats(split.cost_msat)}"]
-    if split.cost_msat and usage is not None:
+    if split.quota_msat:
+        parts = [f"Cost {sats(split.cost_msat + split.quota_msat)}"]
+    if split.cost_msat + split.quota_msat and usage is not None:
         parts[0] += f" ({usage.prompt} tokens in, {usage.completion} out)"
+    if split.quota_msat:
+        parts.append(f"{sats(split.quota_msat)} of it by your plan")
     if ticket.order.fee_msat:
         parts.append(f"mint fee {sats(ticket.order.fee_msat)}")
     if split.change_units:
         parts.append(f"change {split.change_units} {ticket.unit}, in the next message")
     if split.credit_msat:
         what = "returned to" if ticket.order.funding == "account" else "credited to"
-        parts.append(f"{sats(split.credit_msat)} {what} your account")
+        whose = "your account" if ticket.account == ticket.author else "the account that paid"
+        parts.append(f"{sats(split.credit_msat)} {what} {whose}")
     if ending.statement is not None:
         parts.append(f"balance {sats(ending.balance_msat)}")
     return "; ".join(parts) + "."

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
+from nostrllm.core.plan import Plan
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Clock, Engine, Keyring, Mints, Relays, Signer, Store
 from nostrllm.purse import Purse
@@ -12,7 +13,8 @@ from nostrllm.wire.announcement import Limits, ModelOffer, Terms
 
 #: The parts of the store that a provider needs, in the order in which their tables are made.
 STORE_PARTS: Final = (
-    *("purse", "provider", "ledger", "conduct", "requests", "lightning", "locked", "quarantine"),
+    *("purse", "provider", "ledger", "conduct", "accounts", "requests", "lightning", "locked"),
+    "quarantine",
 )
 
 
@@ -67,6 +69,7 @@ class Shop:
     letters_per_minute_max: int = 60
     drain_s: float = 60.0
     blocked: frozenset[str] = frozenset()
+    plans: tuple[Plan, ...] = ()
     exposure: Exposure = field(default_factory=Exposure)
     restored_msat_max: int = 10_000_000
     limits: Limits = field(default_factory=Limits)

@@ -18,6 +18,7 @@ from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Letter, Wish
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.lightning import Lightning
+from nostrllm.provider.memberships import Memberships
 from nostrllm.provider.reply import RESULT_KEEP_S, Letterbox
 from nostrllm.provider.requests import Requests
 from nostrllm.provider.serve import Counter
@@ -96,6 +97,7 @@ class Talk:
         counter: Counter,
         letterbox: Letterbox,
         requests: Requests,
+        memberships: Memberships,
         salt: Callable[[str], str],
     ) -> None:
         self._world = world
@@ -106,6 +108,7 @@ class Talk:
         self._counter = counter
         self._letterbox = letterbox
         self._requests = requests
+        self._memberships = memberships
         self._salt = salt
         self._late: OrderedDict[str, Letter] = OrderedDict()
         self._asked: OrderedDict[str, str] = OrderedDict()
@@ -121,6 +124,11 @@ class Talk:
             "qr": self._qr,
             "refund": self._refund,
             "change": self._change,
+            "allow": memberships.allow,
+            "disallow": memberships.disallow,
+            "plans": memberships.list_plans,
+            "subscribe": memberships.subscribe,
+            "unsubscribe": memberships.unsubscribe,
             "cancel": self._cancel,
             "status": self._status,
             "new": self._new,
@@ -196,7 +204,7 @@ class Talk:
             return None
         offer, price_id = await self._chosen(letter.author)
         request = self._request(letter.author, said.prompt, offer)
-        if not said.tokens and not await self._accounts.balance_msat(letter.author):
+        if not said.tokens and not await self._memberships.has_means(letter.author):
             estimate = self._estimate(offer, request)
             words = chat.payment_text(offer, self._shop.mints, estimate)
             await self._ask(letter, words, chat.suggested_coins(estimate), waits=True)

@@ -22,10 +22,26 @@ from nostrllm.wire.order import ChatRequest
 
 
 @dataclass(frozen=True, slots=True)
+class Draw:
+    """What an order spends besides its author's own balance.
+
+    `payer` owns the balance; `grant_id` names the allowance by which it is spent since `taken_at`,
+    "" where the author is the payer; `quota_msat` is set aside of the quota of a `subscription`.
+    """
+
+    payer: str
+    taken_at: int
+    grant_id: str = ""
+    subscription: str = ""
+    quota_msat: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Ticket:
     """The stored part of an order; `order` is its state machine.
 
-    `mint` and `unit` name the coins that paid; both are "" when an account did.
+    `mint` and `unit` name the coins that paid; both are "" when an account did. `draw` is None
+    where nothing but its author's balance or token pays.
     """
 
     id: str
@@ -39,11 +55,17 @@ class Ticket:
     commitment: str
     deadline: int
     accepted: str = ""
+    draw: Draw | None = None
 
     @property
     def author(self) -> str:
-        """Who owns the account that credit goes to."""
+        """Who wrote it: it is his order, and mostly his money."""
         return self.address.author
+
+    @property
+    def account(self) -> str:
+        """Whose balance pays, where one does, and gets the rest."""
+        return self.draw.payer if self.draw else self.author
 
     def insert(self, now_s: int) -> Write:
         """The write that makes the order exist; a second one of this id is a Conflict."""
@@ -76,8 +98,14 @@ class Ticket:
         )
 
 
-def ticket_of(row: Row) -> Ticket:
-    """The ticket of a stored order."""
+def draw_of(row: Row) -> Draw:
+    """A row of what an order has drawn."""
+    names = ("payer", "taken_at", "grant_id", "subscription", "quota_msat")
+    return Draw(**{name: row[name] for name in names})
+
+
+def ticket_of(row: Row, draw: Draw | None = None) -> Ticket:
+    """The ticket of a stored order, and of what it has drawn."""
     funding: Funding = row["funding"]
     return Ticket(
         id=row["id"],
@@ -94,12 +122,14 @@ def ticket_of(row: Row) -> Ticket:
             wants_ecash=bool(row["wants_ecash"]),
             state=row["state"],
             net_msat=row["net_msat"],
+            quota_msat=draw.quota_msat if draw else 0,
         ),
         mint=row["mint"],
         unit=row["unit"],
         commitment=row["commitment"],
         deadline=row["deadline"],
         accepted=row["accepted"],
+        draw=draw,
     )
 
 
@@ -115,7 +145,8 @@ class Job:
 
     `plan` is the swap to run first, `lock` a token that is swapped afterwards; neither when an
     account pays. `payment` names what pays in the signed acceptance. `body` is what the engine is
-    asked, `said_at` when the client wrote. `beside` is committed with the order.
+    asked, `said_at` when the client wrote. `beside` is committed with the order. Of those that
+    wait, the highest `priority` is next.
     """
 
     ticket: Ticket
@@ -129,6 +160,7 @@ class Job:
     end_by: int | None = None
     chunk_s: float | None = None
     said_at: int = 0
+    priority: int = 0
     beside: tuple[Write, ...] = ()
 
     @property

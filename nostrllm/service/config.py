@@ -10,6 +10,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nostrllm.adapters.keys_sdk import parse_pubkey
+from nostrllm.core.plan import FULL, Plan
 from nostrllm.errors import ConfigError, RemoteError
 from nostrllm.provider.shop import Exposure, Model, Shop
 from nostrllm.wire.announcement import ModelOffer, Price, Terms
@@ -145,6 +146,31 @@ class ModelTable(_Table):
         return Model(offer, self.upstream)
 
 
+class PlanTable(_Table):
+    """[[plan]]: what can be had for a period, paid from a balance; one benefit each."""
+
+    id: str = Field(pattern=r"^[a-z0-9._-]{1,64}$")
+    price_msat: int = Field(ge=1, le=10**15)
+    period_s: int = Field(ge=60, le=10 * 366 * 86_400)
+    quota_msat: int | None = Field(default=None, ge=1, le=10**15)
+    percent: int | None = Field(default=None, ge=0, le=99)
+    priority: int | None = Field(default=None, ge=1, le=1_000)
+
+    def plan(self) -> Plan:
+        """As the provider knows it. Raises ConfigError."""
+        given = [one for one in (self.quota_msat, self.percent, self.priority) if one is not None]
+        if len(given) != 1:
+            raise ConfigError(f"plan {self.id}: set one of quota_msat, percent and priority")
+        return Plan(
+            self.id,
+            self.price_msat,
+            self.period_s,
+            quota_msat=self.quota_msat or 0,
+            percent=FULL if self.percent is None else self.percent,
+            priority=self.priority or 0,
+        )
+
+
 class BlockTable(_Table):
     """[block]: whom not to serve."""
 
@@ -162,9 +188,16 @@ class ProviderConfig(_Table):
     engine: EngineTable
     terms: TermsTable = TermsTable()
     block: BlockTable = BlockTable()
+    plan: list[PlanTable] = Field(default=[], max_length=64)
     locked: LockedTable = LockedTable()
     sweep: SweepTable | None = None
     model: list[ModelTable] = Field(min_length=1, max_length=10_000)
+
+    def _plans(self) -> tuple[Plan, ...]:
+        plans = tuple(table.plan() for table in self.plan)
+        if len({plan.id for plan in plans}) != len(plans):
+            raise ConfigError("plan: two plans have the same id")
+        return plans
 
     def shop(self, version: str) -> Shop:
         """The operator's decisions, as the provider takes them. Raises ConfigError."""
@@ -196,6 +229,7 @@ class ProviderConfig(_Table):
             letters_per_minute_max=table.letters_per_minute_max,
             drain_s=table.drain_s,
             blocked=self.block.pubkeys(),
+            plans=self._plans(),
             exposure=self.locked.exposure(),
             terms=Terms(**self.terms.model_dump()),
         )

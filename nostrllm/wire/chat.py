@@ -13,6 +13,7 @@ from typing import Final
 from nostrllm.errors import RemoteError
 from nostrllm.wire.amount import per_1000, sats
 from nostrllm.wire.announcement import ModelOffer
+from nostrllm.wire.nip19 import parse_profile
 from nostrllm.wire.token import find_tokens
 
 #: A person's message of more characters is refused.
@@ -36,6 +37,12 @@ COMMANDS: Final = {
     "qr": "your last payment request in the form for a QR code",
     "refund": "your balance back as a token; <invoice>: a Lightning invoice paid from it",
     "change": "the last change once more",
+    "allow": "<npub> <sat> [hour|day|week|month]: let another key spend from your account; "
+    "alone: who may",
+    "disallow": "<npub>: take that back",
+    "plans": "plans you can buy, and yours",
+    "subscribe": "<plan> [renew]: buy a plan from your balance",
+    "unsubscribe": "end your plan; what is not used comes back",
     "cancel": "stop the answer that is being written",
     "status": "how your last question stands",
     "new": "forget this conversation",
@@ -85,6 +92,30 @@ _LIGHTNING: Final = re.compile(
 def invoice_in(argument: str) -> str:
     """What stands for an invoice behind `/refund`, without the scheme that wallets copy with it."""
     return argument.strip().removeprefix("lightning:").removeprefix("LIGHTNING:")
+
+
+#: How long a person's words for a period are, in seconds.
+PERIODS: Final = {"hour": 3_600, "day": 86_400, "week": 604_800, "month": 30 * 86_400}
+
+
+def parse_key(text: str) -> str:
+    """A public key as a person writes it: npub, nprofile or hex. Raises RemoteError."""
+    bare = text.strip().removeprefix("nostr:")
+    if re.fullmatch(r"[0-9a-f]{64}", bare):
+        return bare
+    return parse_profile(bare).pubkey
+
+
+def parse_allowance(text: str) -> tuple[str, int, int]:
+    """Key, sat, and the period's length in seconds (0: for ever). Raises RemoteError."""
+    words = text.split()
+    well = 2 <= len(words) <= 3 and words[1].isdecimal() and len(words[1]) <= SATS_DIGITS_MAX
+    if not well or (words[2:] and words[2].lower() not in PERIODS):
+        raise RemoteError(
+            "write /allow, a key, so many sat, and hour, day, week or month if wished"
+        )
+    period_s = PERIODS[words[2].lower()] if words[2:] else 0
+    return parse_key(words[0]), int(words[1]), period_s
 
 
 #: A token is long; a text with one may be longer than a question.

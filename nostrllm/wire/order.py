@@ -36,6 +36,7 @@ REPLY_RELAYS_MAX: Final = 3
 Msat = Annotated[int, Field(ge=0, le=MSAT_MAX)]
 Seconds = Annotated[int, Field(ge=0, le=1 << 40)]
 InvoiceText = Annotated[str, Field(max_length=INVOICE_CHARS_MAX)]
+PlanId = Annotated[str, Field(pattern=r"^[a-z0-9._-]{1,64}$")]
 TokenText = Annotated[str, Field(max_length=TOKEN_CHARS_MAX)]
 KeysetId = Annotated[str, Field(pattern=r"^(00[0-9a-f]{14}|01[0-9a-f]{64})$")]
 Point = Annotated[str, Field(pattern=r"^0[23][0-9a-f]{64}$")]
@@ -136,9 +137,10 @@ class LockedPayment(Wire):
 
 
 class AccountPayment(Wire):
-    """Payment C: from the balance of the key that wrote the order."""
+    """Payment C: from the balance of the key that wrote the order, or of another that allows it."""
 
     kind: Literal["account"] = "account"
+    of: Hex32 | None = None
 
 
 Payment = Annotated[TokenPayment | LockedPayment | AccountPayment, Field(discriminator="kind")]
@@ -181,14 +183,15 @@ class Order(_FromClient):
 
 
 class Query(_FromClient):
-    """Ask for the balance, or how an order stands; the stored reply is sent again.
+    """Ask for the balance, the allowances or the plans, or how an order stands; its stored reply is
+    sent again.
 
     `statement`: the latest one of the account that the asker knows, an event by the provider. One
     who has lost his records believes it.
     """
 
     type: Literal["query"] = "query"
-    what: Literal["balance", "order"]
+    what: Literal["balance", "order", "allowances", "plans"]
     order: Hex32 | None = None
     statement: dict[str, Any] | None = None
 
@@ -217,6 +220,42 @@ class Refund(_FromClient):
     invoice: InvoiceText | None = None
 
 
+class Allow(_FromClient):
+    """Let another key spend from the account of the key that wrote this, in place of what it was
+    allowed before.
+
+    `limit_msat` for ever, or in each period of `period_s`; until `expires_at`.
+    """
+
+    type: Literal["allow"] = "allow"
+    key: Hex32
+    limit_msat: Msat
+    period_s: int | None = Field(default=None, ge=60, le=1 << 32)
+    expires_at: Seconds | None = None
+
+
+class Disallow(_FromClient):
+    """Take that back."""
+
+    type: Literal["disallow"] = "disallow"
+    key: Hex32
+
+
+class Subscribe(_FromClient):
+    """Buy a plan from the balance; `renew` is a standing order. For the plan that is in force it
+    changes only that."""
+
+    type: Literal["subscribe"] = "subscribe"
+    plan: PlanId
+    renew: bool = False
+
+
+class Unsubscribe(_FromClient):
+    """End the plan now; what is not used of it goes back into the balance."""
+
+    type: Literal["unsubscribe"] = "unsubscribe"
+
+
 class Cancel(_FromClient):
     """Stop an order; what was generated is charged."""
 
@@ -239,9 +278,20 @@ class NewOutputs(_FromClient):
     outputs: list[Output] = Field(max_length=OUTPUTS_MAX)
 
 
-FromClient = Annotated[
-    Order | Query | TopUp | Refund | Cancel | Ack | NewOutputs, Field(discriminator="type")
-]
+ClientMessage = (
+    Order
+    | Query
+    | TopUp
+    | Refund
+    | Allow
+    | Disallow
+    | Subscribe
+    | Unsubscribe
+    | Cancel
+    | Ack
+    | NewOutputs
+)
+FromClient = Annotated[ClientMessage, Field(discriminator="type")]
 
 
 # what a provider answers
@@ -354,11 +404,44 @@ class Result(_FromProvider):
     signed: SignedChange | None = None
     release: list[Signature] | None = Field(default=None, max_length=PROOFS_MAX)
     credit_msat: Msat = 0
+    quota_msat: Msat | None = None
     statement: dict[str, Any] | None = None
     accepted: dict[str, Any] | None = None
     receipt: dict[str, Any] | None = None
     details: dict[str, Any] | None = None
     problem: Problem | None = None
+
+
+class AllowanceState(Wire):
+    """An allowance as it stands: `used_msat` of `limit_msat` in the period that is open."""
+
+    owner: Hex32
+    key: Hex32
+    limit_msat: Msat
+    used_msat: Msat
+    period_s: int | None = Field(default=None, ge=0, le=1 << 32)
+    expires_at: Seconds | None = None
+
+
+class PlanOffer(Wire):
+    """A plan for sale: what it costs for `period_s`, and what of the three it brings."""
+
+    id: PlanId
+    price_msat: Msat
+    period_s: int = Field(ge=1, le=1 << 32)
+    quota_msat: Msat | None = None
+    percent: int | None = Field(default=None, ge=0, le=100)
+    priority: int | None = Field(default=None, ge=0, le=1_000)
+
+
+class PlanState(Wire):
+    """A plan in force."""
+
+    id: PlanId
+    starts_at: Seconds
+    ends_at: Seconds
+    quota_left_msat: Msat | None = None
+    renew: bool = False
 
 
 class Answer(_FromProvider):
@@ -378,6 +461,9 @@ class Answer(_FromProvider):
     invoice: InvoiceText | None = None
     expires_at: Seconds | None = None
     paid_msat: Msat | None = None
+    allowances: list[AllowanceState] | None = Field(default=None, max_length=4_096)
+    plans: list[PlanOffer] | None = Field(default=None, max_length=64)
+    plan: PlanState | None = None
     fee_msat: Msat | None = None
     problem: Problem | None = None
 
@@ -407,15 +493,13 @@ class _Envelope(Wire):
 
 
 _ENVELOPE: Final = TypeAdapter(_Envelope)
-_FROM_CLIENT: Final[TypeAdapter[Order | Query | TopUp | Refund | Cancel | Ack | NewOutputs]] = (
-    TypeAdapter(FromClient)
-)
+_FROM_CLIENT: Final[TypeAdapter[ClientMessage]] = TypeAdapter(FromClient)
 _FROM_PROVIDER: Final[TypeAdapter[Accepted | Refused | Result | Settled | Answer]] = TypeAdapter(
     FromProvider
 )
 
 
-def parse_from_client(text: str) -> FromClient:
+def parse_from_client(text: str) -> ClientMessage:
     """The content of a rumor that a client wrote. Raises RemoteError."""
     return parse(_FROM_CLIENT, text)
 

@@ -140,3 +140,16 @@ def test_the_life_of_a_locked_token_balances(
     else:
         assert books[PLACE] == worth - given - real_fee
         assert books["fees"] == real_fee - fee
+
+
+@given(msat, msat)
+def test_a_plan_is_owed_until_it_is_over(price: int, refund: int) -> None:
+    refund = min(price, refund)
+    books: Counter[str] = Counter()
+    for line in ledger.plan_bought("p", WHO, price):
+        books[line.account] += line.msat
+    assert books["plan:p"] == -price
+    for line in ledger.plan_over("p", WHO, price, refund):
+        books[line.account] += line.msat
+    assert (books["plan:p"], books["income"]) == (0, refund - price)
+    assert books[ledger.account(WHO)] == price - refund

@@ -74,3 +74,15 @@ def test_units_whose_worth_is_known() -> None:
     with pytest.raises(RemoteError) as caught:
         money.unit_msat("usd")
     assert caught.value.code == "payment-mint-unaccepted"
+
+
+@given(prices, st.integers(0, 100))
+def test_a_part_of_a_price_is_rounded_up_and_never_more_than_it(price: Price, percent: int) -> None:
+    part = money.scaled(price, percent)
+    for name in ("input", "output", "request", "cached", "reasoning"):
+        whole, share = getattr(price, name), getattr(part, name)
+        if whole is None:
+            assert share is None
+        else:
+            assert 0 <= share - Fraction(whole * percent, 100) < 1
+    assert money.scaled(price, 100) == price

@@ -137,3 +137,15 @@ def test_every_msat_of_a_locked_token(rungs: list[int], cost: int) -> None:
     assert split is not None
     assert split.cost_msat + split.change_units * 1_000 + split.credit_msat == order.net_msat
     assert not split.released
+
+
+@given(msat, msat, msat, msat)
+def test_a_quota_pays_before_the_balance(ceiling: int, net: int, quota: int, cost: int) -> None:
+    net = min(net, max(0, ceiling - quota))
+    order = Order("account", ceiling, wants_ecash=False, state="paid", net_msat=net)
+    order = replace(order, quota_msat=quota).handle(Started())
+    split = order.handle(Generated(cost, useful=True)).settlement
+    assert split is not None
+    assert split.quota_msat == min(cost, quota, ceiling)
+    assert split.cost_msat + split.quota_msat == min(cost, ceiling, net + quota)
+    assert split.cost_msat + split.credit_msat == net

@@ -133,9 +133,7 @@ async def selling(text: str) -> AsyncIterator[Stall]:
                 await running
 
 
-FromClient = (
-    wire.Order | wire.Query | wire.TopUp | wire.Refund | wire.Cancel | wire.Ack | wire.NewOutputs
-)
+FromClient = wire.ClientMessage
 
 
 @dataclass

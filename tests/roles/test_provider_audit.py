@@ -57,7 +57,7 @@ class Customer:
     to: str
     replies: Replies
 
-    async def send(self, content: wire.Order | wire.TopUp | wire.Refund | wire.Query) -> str:
+    async def send(self, content: wire.ClientMessage) -> str:
         letter = self.buyer.message(content)
         await self.buyer.send(letter, self.to)
         return letter.id

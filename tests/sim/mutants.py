@@ -193,7 +193,8 @@ class UncappedDaemon(Daemon):
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
         self._admission = UncappedAdmission(
-            self._world, self._shop, self.announcer, self.conduct, self._locks
+            *(self._world, self._shop, self.announcer, self.conduct, self._locks),
+            self.subscribers,
         )
 
 

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from nostrllm.errors import RemoteError
 from nostrllm.wire import chat
 from nostrllm.wire.announcement import ModelOffer, Price
+from nostrllm.wire.nip19 import Profile, encode_profile
 
 TOKEN = "cashuBo2FteBtodHRwczovL21pbnQ"
 MODEL = ModelOffer(
@@ -149,3 +150,21 @@ def test_words_before_a_payment_request() -> None:
         assert "request in the next message" in words
     assert "50 sat" in chat.topup_text(50)
     assert "[account-insufficient]" in chat.missing_text("no", "account-insufficient")
+
+
+KEY = "79be667ef9dcbbac55a06295ce870b07029bfcdb2dce28d959f2815b16f81798"
+
+
+@pytest.mark.parametrize("key", [KEY, f"nostr:{encode_profile(Profile(KEY))}"])
+@pytest.mark.parametrize(("word", "seconds"), [("", 0), (" hour", 3_600), (" Month", 2_592_000)])
+def test_an_allowance_in_words(key: str, word: str, seconds: int) -> None:
+    assert chat.parse_allowance(f"{key}  1000{word}") == (KEY, 1_000, seconds)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", KEY, f"{KEY} ten", f"{KEY} 1 year", f"{KEY} 1 day 2", "npub1x 5", f"{KEY} {10**16}"],
+)
+def test_what_is_no_allowance(text: str) -> None:
+    with pytest.raises(RemoteError):
+        chat.parse_allowance(text)
