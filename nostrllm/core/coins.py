@@ -108,14 +108,17 @@ def payable(
     `wallet-empty` when not even one unit can be had so.
     """
     total = sum(proof.amount for proof in proofs)
-    most = min(budget, total)
-    reserve = max(0, fee(proofs, keysets) - (total - most))
+    most, reserve = min(budget, total), 0
     while reserve < most:
-        chosen = select(proofs, most - reserve, keysets)
+        try:
+            chosen = select(proofs, most - reserve, keysets)
+        except LocalError:  # all of them do not leave so much
+            reserve = max(reserve + 1, most - total + fee(proofs, keysets))
+            continue
         taken = fee(chosen, keysets)
         if taken <= reserve:
             return chosen, most - reserve, taken
-        reserve += 1
+        reserve += max(1, (taken - reserve) // 2)  # half the way: less to pay needs fewer coins
     raise LocalError("the wallet has not enough coins", code="wallet-empty")
 
 
