@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from collections.abc import Callable
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any
 
@@ -21,6 +24,8 @@ class FaultyMint:
 
     `faults`: what happens to the next POST calls, in order ("" = nothing). `says`: path → (status,
     body) answered instead. `changes`: path → what to do with the mint's JSON before passing it on.
+    `refuses`: text → (status, body) answered to a swap with that text in it. `stalls`: paths that
+    are never answered. `ahead_s`: how far its clock is ahead, as its Date header says.
     """
 
     def __init__(self, target: str = "http://127.0.0.1:9") -> None:
@@ -28,6 +33,9 @@ class FaultyMint:
         self.faults: list[str] = []
         self.says: dict[str, tuple[int, str]] = {}
         self.changes: dict[str, Change] = {}
+        self.refuses: dict[str, tuple[int, str]] = {}
+        self.stalls: set[str] = set()
+        self.ahead_s = 0.0
         self.calls: list[tuple[str, bytes]] = []
         self.url = ""
 
@@ -52,6 +60,12 @@ class FaultyMint:
         await self._runner.cleanup()
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
+        answer = await self._answer(request)
+        if self.ahead_s:
+            answer.headers["Date"] = formatdate(time.time() + self.ahead_s, usegmt=True)
+        return answer
+
+    async def _answer(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
         self.calls.append((request.path, body))
         fault = self.faults.pop(0) if self.faults and request.method == "POST" else ""
@@ -61,9 +75,11 @@ class FaultyMint:
             return web.Response(status=int(fault), text="busy")
         if fault.startswith("400 "):
             return web.json_response({"detail": "no", "code": int(fault[4:])}, status=400)
-        if request.path in self.says:
-            status, text = self.says[request.path]
-            return web.Response(status=status, text=text)
+        if request.path in self.stalls:
+            await asyncio.Event().wait()
+        said = self._said(request.path, body.decode(errors="replace"))
+        if said is not None:
+            return web.Response(status=said[0], text=said[1])
         async with self._session.request(
             request.method,
             self._target + request.path,
@@ -75,6 +91,14 @@ class FaultyMint:
                 changed = self.changes[request.path](await answer.json())
                 return web.json_response(changed)
         return self._after(request, fault, data, status)
+
+    def _said(self, path: str, body: str) -> tuple[int, str] | None:
+        """What it answers by itself."""
+        if path == "/v1/swap":
+            for text, answer in self.refuses.items():
+                if text in body:
+                    return answer
+        return self.says.get(path)
 
     def _after(
         self, request: web.Request, fault: str, data: bytes, status: int

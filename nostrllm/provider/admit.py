@@ -194,6 +194,9 @@ class Admission:
 
     async def _funds(self, wish: Wish, text: str, prompt: int, *, trusted: bool) -> _Funds:
         token = self.token(text)
+        if not self._locks.answers(token.mint):
+            message = "this mint does not answer at the moment; take another one, or try again soon"
+            raise RemoteError(message, code="payment-mint-unreachable")
         self._check_budget(wish, prompt, token.amount * unit_msat(token.unit), fee_msat=0)
         name = coins.digest(token.proofs)
         unlock = None

@@ -97,6 +97,8 @@ class Daemon:
         self.redeemer = Redeemer(world, self._locks, self._handout)
         self._settler.on_due = self.redeemer.wake
         self.redeemer.stop_order = self._counter.cancel
+        self.redeemer.doubt = self.trials.doubt
+        self._locks.answers = self.redeemer.answers
         self._accounts = Accounts(
             world, shop, self._admission, self._letterbox, self._settler, self.conduct
         )
@@ -188,7 +190,8 @@ class Daemon:
         give_up = self._world.clock.monotonic() + self._shop.drain_s
         while self._counter.open_orders and self._world.clock.monotonic() < give_up:
             await self._world.clock.sleep(0.05)
-        with suppress(NostrllmError, ExceptionGroup):  # what is left is settled at the next start
+        # What is left is settled at the next start.
+        with suppress(NostrllmError, ExceptionGroup, TimeoutError):
             async with asyncio.timeout(DRAIN_REPLIES_S):
                 await self.redeemer.sweep()
         await self._letterbox.drain(DRAIN_REPLIES_S)

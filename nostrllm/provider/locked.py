@@ -9,7 +9,7 @@ it is ours to give; what is too large to be believed is swapped before any work.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -52,6 +52,8 @@ class Locks:
         self._trials = trials
         self._key = key
         self._releases = Pace(RELEASES_PER_MINUTE)
+        #: Is nothing known to wait for this mint? Else nothing of it is taken meanwhile.
+        self.answers: Callable[[str], bool] = lambda mint: True
 
     def unlock(self, secret: str) -> str:
         """The witness by which the mint takes a coin that is locked to us."""

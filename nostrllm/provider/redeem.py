@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
 from typing import Final
@@ -21,7 +21,7 @@ import structlog
 
 from nostrllm.core import ledger
 from nostrllm.core.money import unit_msat
-from nostrllm.errors import NostrllmError, RemoteError, WorldError
+from nostrllm.errors import RemoteError, WorldError
 from nostrllm.ports import Conflict, Row, Write
 from nostrllm.provider.handout import Handout, change_msat, chosen
 from nostrllm.provider.locked import Locks, proofs_of
@@ -41,7 +41,7 @@ MARGIN_S: Final = 1_800
 
 #: What a mint did not answer is looked at again after a second, then after twice as long, …
 PAUSE_S: Final = 1.0
-PAUSE_S_MAX: Final = 600.0
+PAUSE_S_MAX: Final = 60.0
 LOOK_S: Final = 30.0
 
 #: Operations of this prefix are swaps of locked tokens.
@@ -66,16 +66,23 @@ class Redeemer:
         self._locks = locks
         self._handout = handout
         self._wake = asyncio.Event()
+        self._sweeping = asyncio.Lock()
+        #: Of mints, and of single orders whose token a mint refuses.
         self._breakers: dict[str, _Breaker] = {}
         self.stop_order: Callable[[str], object] = lambda order_id: None
+        self.doubt: Callable[[str], Awaitable[None]] = _nothing
 
     def wake(self) -> None:
         """A token is due."""
         self._wake.set()
 
-    def is_open(self, mint: str) -> bool:
-        """Does this mint answer, as far as we know?"""
-        breaker = self._breakers.get(mint)
+    def answers(self, mint: str) -> bool:
+        """Is nothing known to wait for this mint? Else no token of it is taken."""
+        return mint not in self._breakers
+
+    def _is_due(self, name: str) -> bool:
+        """May this mint, or this order's token, be tried now?"""
+        breaker = self._breakers.get(name)
         return breaker is None or breaker.until_s <= self._world.clock.monotonic()
 
     async def run(self) -> None:
@@ -97,20 +104,48 @@ class Redeemer:
 
     async def sweep(self) -> int:
         """Take every token one step further. Returns how many are not at their end."""
+        async with self._sweeping:
+            return await self._sweep()
+
+    async def _sweep(self) -> int:
         store = self._world.store
-        for row in await store.read("locked_batches"):
-            await self._run(str(row["batch"]))
         await self._stop_late()
-        rows = [row for row in await store.read("locked_all_due") if self.is_open(row["mint"])]
-        groups: dict[tuple[str, str], list[Row]] = {}
-        for row in rows:
-            groups.setdefault((row["mint"], row["unit"]), []).append(row)
+        batches: dict[str, list[str]] = {}
+        for row in await store.read("locked_batches"):
+            batches.setdefault(row["mint"], []).append(row["batch"])
+        due: dict[str, list[Row]] = {}
+        for row in await store.read("locked_all_due"):
+            due.setdefault(row["mint"], []).append(row)
         async with asyncio.TaskGroup() as group:
-            for where, due in groups.items():
-                group.create_task(self._settle_all(where, due))
+            for mint in sorted(batches.keys() | due.keys()):
+                group.create_task(self._at(mint, batches.get(mint, []), due.get(mint, [])))
         await self.tell()
         left = await store.read("locked_all_due")
-        return len(left) + len(await store.read("locked_batches"))
+        begun = await store.read("locked_batches")
+        names = {row["mint"] for row in begun} | {row["mint"] for row in left}
+        self._forget(names | {row["id"] for row in left})
+        return len(left) + len(begun)
+
+    def _forget(self, names: set[str]) -> None:
+        """Of what nothing is left, a breaker is gone once its time is over."""
+        self._breakers = {
+            name: breaker
+            for name, breaker in self._breakers.items()
+            if name in names or not self._is_due(name)
+        }
+
+    async def _at(self, mint: str, batches: Sequence[str], due: Sequence[Row]) -> None:
+        """One mint: swaps that were begun come first, for if it does not answer nothing is new."""
+        for batch in batches:
+            if self._is_due(mint) and (await self._run(batch)).state == "REJECTED":
+                self.wake()
+        groups: dict[str, list[Row]] = {}
+        for row in due:
+            if self._is_due(row["id"]):
+                groups.setdefault(row["unit"], []).append(row)
+        for unit, rows in groups.items():
+            if self._is_due(mint):
+                await self._settle_all((mint, unit), rows)
 
     async def _stop_late(self) -> None:
         """Whatever runs so near its locktime is stopped, and charged as far as it came."""
@@ -129,14 +164,14 @@ class Redeemer:
             for batch in _batches(ready):
                 await self._settle(where, batch)
         except (WorldError, RemoteError) as error:
-            self._trip(where[0], error)
+            self._trip(where[0], error.code)
 
-    def _trip(self, mint: str, error: NostrllmError) -> None:
-        last = self._breakers.get(mint, _Breaker())
+    def _trip(self, name: str, code: str) -> None:
+        last = self._breakers.get(name, _Breaker())
         pause = min(PAUSE_S_MAX, last.pause_s * 2)
         until = self._world.clock.monotonic() + last.pause_s
-        self._breakers[mint] = replace(last, pause_s=pause, until_s=until)
-        log.warning("settling_waits", mint=mint, code=error.code)
+        self._breakers[name] = replace(last, pause_s=pause, until_s=until)
+        log.warning("settling_waits", what=name, code=code)
 
     async def _ready(self, where: tuple[str, str], due: Sequence[Row]) -> list[Row]:
         """Those whose change the mint can sign; of the others new outputs are asked for."""
@@ -155,6 +190,8 @@ class Redeemer:
 
     async def _settle(self, where: tuple[str, str], rows: Sequence[Row]) -> None:
         """Swap these together; halves of them if the mint refuses."""
+        if not rows or not self._is_due(where[0]):
+            return
         batch = f"{SETTLE}{secrets.token_hex(12)}"
         try:
             plan = await self._world.purse.plan_settle(batch, *where, list(map(self._part, rows)))
@@ -167,7 +204,7 @@ class Redeemer:
         except Conflict:
             return  # one of them went elsewhere; the next sweep sees how they are
         outcome = await self._run(batch)
-        if outcome.state == "REJECTED":
+        if outcome.state == "REJECTED" and not outcome.suspect:
             await self._apart(where, rows, outcome.code, outcome.note)
 
     def _part(self, row: Row) -> Part:
@@ -181,7 +218,9 @@ class Redeemer:
     ) -> None:
         """A swap was refused: try its halves, or find what is wrong with the one that is left."""
         poisoned = [row for row in rows if row["id"] in note.split()]
-        if code == "payment-outputs-wrong" and poisoned:
+        if code == "payment-outputs-stale":
+            self.wake()  # the next sweep knows the mint's keysets, and asks for new outputs
+        elif code == "payment-outputs-wrong" and poisoned:
             rest = [row for row in rows if row not in poisoned]
             credited = [await self._handout.credit(row, spoiled=True) for row in poisoned]
             await self._settle(where, [*rest, *credited])
@@ -189,12 +228,19 @@ class Redeemer:
             half = len(rows) // 2
             await self._settle(where, rows[:half])
             await self._settle(where, rows[half:])
-        elif chosen(rows[0]):
-            await self._settle(where, [await self._handout.credit(rows[0], spoiled=True)])
-        elif code == "payment-token-spent":
-            await self._lost(rows[0])
         else:
-            raise WorldError("the mint refuses a token", code=code or "payment-token-invalid")
+            await self._alone(where, rows[0], code)
+
+    async def _alone(self, where: tuple[str, str], row: Row, code: str) -> None:
+        """One token that the mint does not take together with its client's outputs, or at all."""
+        if code == "payment-token-spent":
+            await self._lost(row)
+        elif chosen(row):
+            spoiled = code != "payment-amount-low"  # the mint's fee rose: that is our loss
+            await self._settle(where, [await self._handout.credit(row, spoiled=spoiled)])
+        else:
+            log.error("locked_token_refused", order=row["id"][:16], mint=row["mint"], code=code)
+            self._trip(row["id"], code or "payment-token-invalid")
 
     async def _lost(self, row: Row) -> None:
         """The mint says the coins are spent, and not by this swap: they were never ours to take."""
@@ -224,9 +270,10 @@ class Redeemer:
         rows = await self._world.store.read("locked_of_batch", batch=batch)
         outcome = await self._world.purse.run(batch, self._booked(batch, rows))
         if outcome.state == "PREPARED":
-            self._trip(outcome.mint, WorldError(code="payment-pending"))
+            self._trip(outcome.mint, "payment-pending")
         elif outcome.suspect:
             log.error("mint_suspect", order=batch, mint=outcome.mint)
+            await self.doubt(outcome.mint)
         else:
             self._breakers.pop(outcome.mint, None)
         return outcome
@@ -264,6 +311,10 @@ class Redeemer:
         for batch, group in groupby(sorted(rows, key=_batch), key=_batch):
             outcome = await self._world.purse.run(batch)
             await self._handout.hand_out(list(group), outcome)
+
+
+async def _nothing(mint: str) -> None:
+    """Nobody wants to know."""
 
 
 def _batch(row: Row) -> str:

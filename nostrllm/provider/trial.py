@@ -37,6 +37,9 @@ COST_UNITS_MAX: Final = 4
 OWN: Final = ("income", "fees", "lost", "owner")
 UNIT: Final = "sat"
 AGAIN_S: Final = 7 * 86_400
+
+#: One that kept no locks, or signed wrongly, is tried again after a day: each trial costs its fees.
+DOUBT_S: Final = 86_400
 LOCK_S: Final = 3_600
 EVERY_S: Final = 60.0
 COINLESS_S: Final = 1.0
@@ -53,6 +56,7 @@ class Trials:
         self._key = key
         self._due = asyncio.Event()
         self._at: dict[str, int] = {}
+        self._doubted: dict[str, int] = {}
         self._next_s = 0.0
 
     async def passed(self, mint: str) -> bool:
@@ -61,15 +65,24 @@ class Trials:
             rows = await self._world.store.read("meta_get", name=_name(mint))
             self._at[mint] = int(rows[0]["value"]) if rows else 0
         well = self._world.now_s() - self._at[mint] < AGAIN_S
-        if not well and self._world.clock.monotonic() >= self._next_s:
+        if not well and self._may_try(mint) and self._world.clock.monotonic() >= self._next_s:
             self._due.set()
         return well
+
+    def _may_try(self, mint: str) -> bool:
+        doubted = self._doubted.get(mint)
+        return doubted is None or self._world.now_s() - doubted >= DOUBT_S
+
+    async def doubt(self, mint: str) -> None:
+        """Believe no locks there until the mint was tried again, which is not soon."""
+        self._at[mint], self._doubted[mint] = 0, self._world.now_s()
+        await self._world.store.commit(Write("meta_set", {"name": _name(mint), "value": "0"}))
 
     async def run(self) -> None:
         """Try each mint of ours when it is due, as soon as we have a coin there."""
         while True:
             for mint in self._shop.mints:
-                if not await self.passed(mint):
+                if not await self.passed(mint) and self._may_try(mint):
                     await self._try(mint)
             self._due.clear()
             with suppress(TimeoutError):
@@ -88,6 +101,7 @@ class Trials:
             return
         if not kept:
             log.error("mint_keeps_no_locks", mint=mint)
+            await self.doubt(mint)
             return
         now = self._world.now_s()
         await self._world.store.commit(Write("meta_set", {"name": _name(mint), "value": str(now)}))

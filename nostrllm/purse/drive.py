@@ -157,9 +157,7 @@ class Driver:
                 except MintRefused as error:
                     refused = error
                 except OutcomeUnknown as error:
-                    chase.unclear |= not error.answered
-                    chase.vain += error.answered
-                    self._unheard[operation.id] = self._till.clock.monotonic()
+                    self._note(operation, chase, answered=error.answered)
                     raise
                 else:
                     return await self._finish(operation, signatures, chase.then)
@@ -167,13 +165,20 @@ class Driver:
             verdict = decide(evidence)
             if verdict is not Verdict.RESEND:
                 break
-            if operation.kind == "settle" and chase.vain >= VAIN_MAX and not chase.unclear:
+            if self._is_in_vain(operation, chase):
                 code = "payment-mint-unreachable"
                 return await self._reject(operation, evidence, chase.then, code, "in vain")
             send = True
         if refused is not None and verdict is Verdict.REJECT_REFUSED:
             return await self._refused(operation, evidence, chase, refused)
         return await self._act(operation, evidence, verdict, chase)
+
+    def _note(self, operation: Operation, chase: _Chase, *, answered: bool) -> None:
+        """A request was sent, and nobody knows what came of it."""
+        chase.unclear |= not answered
+        chase.vain += answered
+        if operation.kind == "melt" or not answered:
+            self._unheard[operation.id] = self._till.clock.monotonic()
 
     async def _send(self, operation: Operation) -> list[BlindSignature]:
         if operation.kind == "melt":
@@ -229,7 +234,7 @@ class Driver:
                     )
                 signatures = [signed[output.B_] for output in operation.outputs]
                 return await self._finish(operation, signatures, chase.then, "restored")
-            case Verdict.REJECT_SPENT if not self._may_land(operation):
+            case Verdict.REJECT_SPENT if operation.kind != "melt" or not self._may_land(operation):
                 code = "payment-token-spent"
                 return await self._reject(operation, evidence, chase.then, code, "spent elsewhere")
             case Verdict.REJECT_POISONED:
@@ -256,13 +261,17 @@ class Driver:
             return operation
         return await self._reject(operation, evidence, chase.then, reason.code, reason.message)
 
+    def _is_in_vain(self, operation: Operation, chase: _Chase) -> bool:
+        often = operation.kind == "settle" and chase.vain >= VAIN_MAX
+        return often and not self._may_land(operation)
+
     def _may_land(self, operation: Operation) -> bool:
-        """May the mint still get a request to pay an invoice, of which we have heard nothing?
+        """May the mint still get a request of which we have heard nothing?
 
         Coins given back before that could be spent twice: by us, and by that request.
         """
         since = self._unheard.get(operation.id)
-        if operation.kind != "melt" or since is None:
+        if since is None:
             return False
         return self._till.clock.monotonic() - since < self._till.pace.lands_s
 

@@ -1,4 +1,4 @@
-"""Wallets on the session's mint."""
+"""Wallets on the session's mint, and on one whose calls fail on demand."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.faultymint import FaultyMint
 from tests.purse.world import Wallet, wallet
 
 
@@ -20,3 +21,21 @@ async def alice(tmp_path: Path, mint_url: str) -> AsyncIterator[Wallet]:
 async def bob(tmp_path: Path, mint_url: str) -> AsyncIterator[Wallet]:
     async with wallet(tmp_path, mint_url) as bob:
         yield bob
+
+
+@pytest.fixture
+async def faulty(mint_url: str) -> AsyncIterator[FaultyMint]:
+    async with FaultyMint(mint_url) as faulty:
+        yield faulty
+
+
+@pytest.fixture
+async def ann(tmp_path: Path, faulty: FaultyMint) -> AsyncIterator[Wallet]:
+    async with wallet(tmp_path, faulty.url) as ann:
+        yield ann
+
+
+@pytest.fixture
+async def ben(tmp_path: Path, faulty: FaultyMint) -> AsyncIterator[Wallet]:
+    async with wallet(tmp_path, faulty.url) as ben:
+        yield ben

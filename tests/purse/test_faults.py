@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -52,24 +52,6 @@ SHORTER += [("none", (0, 0)), ("503", (3, 0))]
 def matrices(short: Matrix) -> pytest.MarkDecorator:
     full = pytest.param(FULL, id="full", marks=pytest.mark.nightly)
     return pytest.mark.parametrize("matrix", [pytest.param(short, id="short"), full])
-
-
-@pytest.fixture
-async def faulty(mint_url: str) -> AsyncIterator[FaultyMint]:
-    async with FaultyMint(mint_url) as faulty:
-        yield faulty
-
-
-@pytest.fixture
-async def ann(tmp_path: Path, faulty: FaultyMint) -> AsyncIterator[Wallet]:
-    async with wallet(tmp_path, faulty.url) as ann:
-        yield ann
-
-
-@pytest.fixture
-async def ben(tmp_path: Path, faulty: FaultyMint) -> AsyncIterator[Wallet]:
-    async with wallet(tmp_path, faulty.url) as ben:
-        yield ben
 
 
 async def survive(

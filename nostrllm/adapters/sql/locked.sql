@@ -104,7 +104,7 @@ WHERE id = :id AND state = 'due' AND credit_units = 0;
 SELECT * FROM locked WHERE state = 'due' ORDER BY locktime, created_at, id;
 
 -- name: locked_batches
-SELECT DISTINCT batch FROM locked WHERE state = 'settling' ORDER BY batch;
+SELECT DISTINCT mint, batch FROM locked WHERE state = 'settling' ORDER BY batch;
 
 -- name: locked_of_batch
 SELECT * FROM locked WHERE batch = :batch ORDER BY id;
