@@ -98,6 +98,9 @@ async def running(text: str) -> AsyncIterator[Running]:
         finally:
             waiting.cancel()
             stop.set()
+            dying = asyncio.create_task(store.dead.wait())
+            await asyncio.wait((task, dying), return_when=asyncio.FIRST_COMPLETED)
+            dying.cancel()
             if store.dead.is_set():
                 task.cancel()
             with suppress(asyncio.CancelledError):
