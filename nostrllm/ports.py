@@ -290,13 +290,17 @@ class Mints(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Delta:
-    """A piece of an answer as it comes; the last one carries the finish reason and the usage."""
+    """A piece of an answer as it comes; the last one carries the finish reason and the usage.
+
+    `pieces`: how many the server made of it, which came at once.
+    """
 
     text: str = ""
     reasoning: str = ""
     tool_calls: tuple[Mapping[str, Any], ...] = ()
     finish_reason: str | None = None
     usage: Usage | None = None
+    pieces: int = 1
 
 
 class Engine(Protocol):

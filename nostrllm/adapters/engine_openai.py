@@ -166,7 +166,7 @@ class OpenAIEngine:
         """The head of the answer, over a connection that was kept if it is good still."""
         url = self._url + path
         if self._kept is not None:
-            with suppress(aiohttp.ServerDisconnectedError, aiohttp.ClientOSError):
+            with suppress(aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError):
                 return await self._kept.request(method, url, allow_redirects=False, **sent)
         session = await stack.enter_async_context(self._session(keep=False))
         return await session.request(method, url, allow_redirects=False, **sent)
@@ -201,18 +201,26 @@ class _Answer:
         self._empty = True
 
     def take(self, events: Sequence[str]) -> list[Delta]:
-        """The deltas with something in them; the rest is kept for `last`."""
-        deltas = []
+        """The deltas with something in them, texts that came at once joined; the rest is kept for
+        `last`."""
+        deltas: list[Delta] = []
+        texts: list[str] = []
         for event in events:
             if event == DONE:
                 self.done = True
                 break
             if not event:
                 continue
-            delta = self._add(_parse(event))
+            chunk = _parse(event)
+            if text := _only_text(chunk):
+                texts.append(text)
+                continue
+            deltas += _joined(texts)
+            delta = self._add(chunk)
             if delta.text or delta.reasoning or delta.tool_calls:
-                self._empty = False
                 deltas.append(delta)
+        deltas += _joined(texts)
+        self._empty = self._empty and not deltas
         return deltas
 
     def last(self) -> Delta:
@@ -233,6 +241,25 @@ class _Answer:
         if isinstance(reason, str):
             self.finish_reason = reason
         return _delta(_mapping(choice.get("delta")))
+
+
+def _only_text(chunk: Mapping[str, Any]) -> str | None:
+    """The text of a chunk that has nothing else to say, as most of them; None: look closely."""
+    match chunk:
+        case {"choices": [{"delta": {"content": str(text), **more}, **rest}]} if not (
+            more or rest.get("finish_reason") or chunk.get("usage") or chunk.get("error")
+        ):
+            return text
+    return None
+
+
+def _joined(texts: list[str]) -> list[Delta]:
+    """One delta of all the texts, which are gone then."""
+    if not texts:
+        return []
+    delta = Delta("".join(texts), pieces=len(texts))
+    texts.clear()
+    return [delta]
 
 
 def _request_body(body: Mapping[str, Any], quirks: Quirks) -> dict[str, Any]:

@@ -34,6 +34,8 @@ class EventStream:
 
     def feed(self, block: bytes) -> list[str]:
         """The data of the events that `block` completes. Raises EngineError for one too large."""
+        if (whole := self._whole(block)) is not None:
+            return whole
         joined = self._ended_with_cr and block.startswith(b"\n")
         if block:
             self._ended_with_cr = block.endswith(b"\r")
@@ -46,6 +48,20 @@ class EventStream:
         self._rest.clear()
         self._grow(others[-1])
         return [event for line in lines if (event := self._take(line)) is not None]
+
+    def _whole(self, block: bytes) -> list[str] | None:
+        """The data of a block of whole events of one line each, which is what comes mostly; else
+        None."""
+        begun = self._rest or self._data or self._ended_with_cr
+        if begun or not block.endswith(b"\n\n") or b"\r" in block:
+            return None
+        events = block[:-2].split(b"\n\n")
+        longest = min(self._line_bytes_max, self._event_bytes_max - 1)
+        for event in events:
+            if not event.startswith(b"data:") or b"\n" in event or len(event) > longest:
+                return None
+        self._at_start = False
+        return [event[5:].removeprefix(b" ").decode(errors="replace") for event in events]
 
     def _grow(self, part: bytes) -> None:
         self._rest += part

@@ -46,6 +46,7 @@ PRAGMAS: Final = (
     "journal_mode = WAL",
     "synchronous = FULL",
     "foreign_keys = ON",
+    "wal_autocheckpoint = 4000",  # in pages: an order changes the same ones several times
     "temp_store = MEMORY",  # savepoints would make a file each for what they may have to undo
 )
 

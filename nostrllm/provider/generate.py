@@ -83,7 +83,7 @@ class _Draft:
 
     def add(self, delta: Delta) -> None:
         if delta.text or delta.reasoning or delta.tool_calls:
-            self.pieces += 1
+            self.pieces += delta.pieces
         self.chars += len(delta.text) + len(delta.reasoning)
         self.size_bytes += travelling_bytes(delta.text + delta.reasoning)
         self.texts.append(delta.text)

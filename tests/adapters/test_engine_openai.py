@@ -18,6 +18,7 @@ from nostrllm.errors import ConfigError, EngineError
 from nostrllm.ports import Delta
 from nostrllm.wire.order import Usage
 from tests.adapters.scripted import Script, Wire, scripted
+from tests.benchmarks.mockengine import Connection
 
 ASK = {
     "model": "smollm2",
@@ -256,6 +257,48 @@ async def test_refusals_have_codes(status: int, said: Any, code: str) -> None:
         await wire.status(status, said)
 
     assert (await fail(script)).code == code
+
+
+async def test_a_server_that_hangs_up_after_each_answer_is_asked_anew() -> None:
+    """It promised to keep the connection, so the next request may meet its end at any moment."""
+
+    async def script(wire: Wire) -> None:
+        if len(server.asked) % 3 == 0:
+            await wire.status(500)
+            return
+        await wire.open()
+        await wire.text("Paris")
+        await wire.text("", finish_reason="stop")
+        await wire.end()
+
+    async with scripted(script) as server, OpenAIEngine(server.url) as engine:
+        for number in range(1, 61):
+            for _ in range(number % 4):
+                await asyncio.sleep(0)
+            if number % 3 == 0:
+                with pytest.raises(EngineError) as caught:
+                    await gather(engine)
+                assert caught.value.message.endswith("(500)")
+            else:
+                assert (await gather(engine))[0].text == "Paris"
+    assert len(server.asked) == 60
+
+
+async def test_connections_are_kept_and_closed_at_the_end() -> None:
+    opened: list[Connection] = []
+
+    def connection() -> Connection:
+        opened.append(Connection(group, 3, 0.0))
+        return opened[-1]
+
+    async with asyncio.TaskGroup() as group:
+        loop = asyncio.get_running_loop()
+        server = await loop.create_server(connection, "127.0.0.1", 0)
+        port = server.sockets[0].getsockname()[1]
+        async with server, OpenAIEngine(f"http://127.0.0.1:{port}/v1") as engine:
+            for _ in range(5):
+                assert "".join(delta.text for delta in await gather(engine)) == " tok0 tok1 tok2"
+        assert len(opened) == 1
 
 
 async def test_refusal_inside_the_stream() -> None:

@@ -20,6 +20,8 @@ TOKEN_SAT = 64
 class Bought:
     """One answer: when its first piece and its result were there, and in how many events it came.
 
+    Of the stream; it is none when nobody wanted one.
+
     Seconds count from the moment the wrapped order was handed to the relay connection.
     """
 
@@ -35,7 +37,7 @@ class Shopper:
     buyer: Buyer
     stage: Stage
     price: str
-    chunk_ms: int = 250
+    chunk_ms: int | None = 250
 
     async def top_up(self, amount: int) -> None:
         """Put so many sat into the account."""
@@ -48,7 +50,8 @@ class Shopper:
                 raise WorldError("the provider did not take the top-up")
 
     async def buy(self, token: str | None = None) -> Bought:
-        """One order, paid by a token or else from the account; acknowledged as our client does."""
+        """One order, paid by a token or else from the account; not acknowledged, as our client
+        does where a relay confirms what it takes."""
         payment = wire.TokenPayment(token=token) if token else wire.AccountPayment()
         async with self.buyer.listening() as replies:
             order = wire.Order(
@@ -69,11 +72,9 @@ class Shopper:
             async with asyncio.TaskGroup() as group:
                 reading = group.create_task(stream.read())
                 await self.buyer.relays.publish(wrap)
-                result = await _result(replies)
+                await _result(replies)
                 ended = time.perf_counter()
                 reading.cancel()
-            ack = wire.Ack(reply=self._reply(replies), order=result.order)
-            await self.buyer.send(self.buyer.message(ack), self.stage.provider_pubkey)
         return Bought((stream.first or ended) - began, ended - began, stream.events)
 
     def _reply(self, replies: Replies) -> wire.ReplyTo:

@@ -1,7 +1,8 @@
 """How much processor one paid order costs the provider, and how many orders go through a second.
 
 `python -m tests.benchmarks.orders`: a real relay and mint, the daemon as its own process, a mock
-engine, 8 orders at a time; paid from an account, then each with a token of its own.
+engine, 8 orders at a time; paid from an account, streamed and whole, then each with a token of its
+own.
 """
 
 from __future__ import annotations
@@ -66,6 +67,14 @@ class Series:
                 self.curve_ms,
             ),
             Figure(
+                f"{name}: orders a core",
+                "/s",
+                [1_000 / cpu_ms for cpu_ms in self.cpu_ms],
+                "curve operations",
+                [1_000 / curve_ms for curve_ms in self.curve_ms],
+                rate=True,
+            ),
+            Figure(
                 f"{name}: orders, wall clock",
                 "/s",
                 self.per_s,
@@ -73,27 +82,29 @@ class Series:
                 self.commits_per_s,
                 rate=True,
             ),
-            Figure(f"{name}: stream events before the result", "", self.chunks),
         ]
+        if any(self.chunks):
+            found.append(Figure(f"{name}: stream events before the result", "", self.chunks))
         if name == "token":
             found.append(Figure(f"{name}: mint CPU per order", "ms", self.mint_cpu_ms))
         return found
 
 
 async def main(options: Options, stage: Stage) -> list[Figure]:
-    """Both series, a run of one after a run of the other."""
-    account, token = Series("account"), Series("token")
+    """All series, a run of one after a run of the other."""
+    account, whole, token = Series("account"), Series("account, whole"), Series("token")
     orders = options.orders
-    needed = options.runs * orders * (TOKEN_SAT + 8) + 70 * options.at_once + 8 * orders
+    needed = options.runs * orders * (TOKEN_SAT + 16) + 70 * options.at_once + 8 * orders
     async with buying(stage.relay.url, stage.mint.url, options.folder, needed * 2) as buyer:
         price = await buyer.price(stage.provider_pubkey)
         shopper = Shopper(buyer, stage, price, options.chunk_ms)
-        await shopper.top_up(70 * options.at_once + 5 * orders * options.runs)
+        await shopper.top_up(70 * options.at_once + 10 * orders * options.runs)
         await shopper.buy()  # first times are not steady state
         for _ in range(options.runs):
             await measure(options, shopper, account, [None] * orders)
+            await measure(options, replace(shopper, chunk_ms=None), whole, [None] * orders)
             await measure(options, shopper, token, await wallet_tokens(buyer, orders))
-    return account.figures() + token.figures()
+    return account.figures() + whole.figures() + token.figures()
 
 
 async def wallet_tokens(buyer: Buyer, count: int) -> list[str | None]:
