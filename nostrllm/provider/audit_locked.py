@@ -9,6 +9,7 @@ from typing import Final
 from nostrllm.core import ledger
 from nostrllm.core.order import Settlement
 from nostrllm.provider.books import DEPOSIT, Books, LockedRow, OperationRow, OrderRow
+from nostrllm.provider.tidy import TIDY
 from nostrllm.provider.trial import TRIAL
 
 #: States in which a token's change is still to be signed.
@@ -66,7 +67,7 @@ def swaps(books: Books) -> Iterator[tuple[str, ledger.Postings]]:
             msat = row.amount_msat - row.fee_msat
             lines = ledger.deposited(ledger.coins(row.mint, row.unit), msat)
             yield f"deposit:{row.id}", lines
-        elif is_trial(row) and row.state == "DONE" and row.fee_msat:
+        elif (is_trial(row) or row.id.startswith(TIDY)) and row.state == "DONE" and row.fee_msat:
             fee = ledger.fee_borne(ledger.coins(row.mint, row.unit), row.fee_msat)
             yield f"fee:{row.id}", fee
 

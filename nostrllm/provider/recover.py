@@ -24,6 +24,7 @@ from nostrllm.provider.serve import Counter, paid_writes
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import World
 from nostrllm.provider.ticket import Written, post, ticket_of
+from nostrllm.provider.tidy import Tidying
 
 SWEEP_S: Final = 30.0
 AT_ONCE: Final = 4
@@ -61,6 +62,7 @@ class Recovery:
         self._accounts = accounts
         self._payments = payments
         self._at_once = asyncio.Semaphore(AT_ONCE)
+        self._tidying = Tidying(world)
         self._waiting: dict[str, tuple[float, float]] = {}
 
     async def sweep(self) -> int:
@@ -102,6 +104,8 @@ class Recovery:
             if self._world.clock.monotonic() - spent_at > SPENT_EVERY_S:
                 spent_at = self._world.clock.monotonic()
                 await self.book_spent_change()
+                if not self._counter.open_orders:
+                    await self._tidying.tidy()
                 now = self._world.now_s()
                 await self._world.store.commit(
                     Write("heard_prune", {"before": now - HEARD_KEEP_S}),

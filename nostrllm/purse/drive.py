@@ -366,7 +366,7 @@ class Driver:
     ) -> Operation:
         refused = replace(operation, state="REJECTED", code=code, note=note)
         writes = await self._found(operation, evidence)
-        if operation.kind in ("send", "reclaim", "melt"):
+        if operation.kind in ("send", "reclaim", "melt", "consolidate"):
             back_state, back_owner = operation.back
             for proof, state in zip(operation.inputs, evidence.states, strict=True):
                 to, owner = ("spent", "") if state == "SPENT" else (back_state, back_owner)

@@ -11,7 +11,9 @@ from nostrllm.crypto.bdhke import y_of
 from nostrllm.ports import Row, Write
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Dleq, Proof, Token
 
-Kind = Literal["receive", "send", "mint", "reclaim", "ladder", "settle", "melt"]
+Kind = Literal["receive", "send", "mint", "reclaim", "ladder", "settle", "melt", "consolidate"]
+#: Operations whose amount comes in, less the fee.
+RECEIVING: Final = ("receive", "reclaim", "consolidate")
 State = Literal["PREPARED", "DONE", "REJECTED", "SUSPECT"]
 
 
@@ -79,7 +81,7 @@ class Operation:
     @property
     def net(self) -> int:
         """What it leaves, in units."""
-        return self.amount - self.fee if self.kind in ("receive", "reclaim") else self.amount
+        return self.amount - self.fee if self.kind in RECEIVING else self.amount
 
     def insert(self, now: float) -> Write:
         """The write that journals it."""

@@ -16,7 +16,19 @@ from nostrllm.core import coins
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
 from nostrllm.ports import Clock, Conflict, MeltQuote, MintQuote, Mints, Row, Store, Write
-from nostrllm.purse import fund, ladder, locked, melt, receive, reclaim, scan, send, settle, watch
+from nostrllm.purse import (
+    consolidate,
+    fund,
+    ladder,
+    locked,
+    melt,
+    receive,
+    reclaim,
+    scan,
+    send,
+    settle,
+    watch,
+)
 from nostrllm.purse.drive import Driver
 from nostrllm.purse.locked import Locked
 from nostrllm.purse.operation import (
@@ -321,6 +333,18 @@ class Purse:
         if outputs:
             self._driver.planned(name, outputs)
         return await self.run(name, then)
+
+    async def consolidate(
+        self, op_id: str, where: tuple[str, str], fee_max: int, then: Then = nothing
+    ) -> Outcome | None:
+        """Swap many small coins of a mint and unit into few, for `fee_max` units at most; or coins
+        of a keyset that expires within 30 days, for whatever that costs. None: nothing to do."""
+        async with self._choosing:
+            outputs = await consolidate.place(self._till, op_id, where, fee_max)
+        if not outputs:
+            return None
+        self._driver.planned(op_id, outputs)
+        return await self.run(op_id, then)
 
     async def came_back(self, op_id: str) -> bool:
         """Was what `op_id` sent reclaimed?"""
