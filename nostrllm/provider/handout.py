@@ -75,6 +75,10 @@ class Handout:
         await self._world.store.commit(Write("locked_unsigned", {"id": row["id"]}, rows=1))
         return (await self._world.store.read("locked_get", id=row["id"]))[0]
 
+    async def accuse(self, row: Row) -> None:
+        """Count it against its author that a token was spent while it was locked to us."""
+        await self._conduct.note(row["author"], "double-spend")
+
     async def _settled(self, row: Row, outcome: Outcome) -> Settled:
         if not row["credit_units"]:
             return Settled(order=row["id"], signed=_signed(row, outcome))

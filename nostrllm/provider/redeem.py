@@ -246,6 +246,8 @@ class Redeemer:
         """The mint says the coins are spent, and not by this swap: they were never ours to take."""
         await self._world.store.commit(*self._loss(row))
         log.error("locked_token_lost", order=row["id"][:16], mint=row["mint"])
+        await self._handout.accuse(row)
+        await self.doubt(row["mint"])
 
     def _credited(self, row: Row) -> list[Write]:
         """Change that the mint did not sign goes into the account, now that the token is ours."""
