@@ -41,6 +41,8 @@ AGAIN_S: Final = 7 * 86_400
 #: One that kept no locks, or signed wrongly, is tried again after a day: each trial costs its fees.
 DOUBT_S: Final = 86_400
 LOCK_S: Final = 3_600
+#: A mint's clock may be so far ahead of ours.
+SKEW_S: Final = 300.0
 EVERY_S: Final = 60.0
 COINLESS_S: Final = 1.0
 
@@ -119,14 +121,21 @@ class Trials:
         lock = (self._key.public, self._world.now_s() + LOCK_S)
         await purse.send(name, mint, UNIT, AMOUNT, then=self._booked, lock=lock)
         early = await purse.reclaim(name, self._booked)
+        if early.state == "PREPARED" or (early.state == "DONE" and await self._is_old(name)):
+            raise LocalError("the mint has not said", code="payment-pending")
         if early.state == "DONE":
             return False
-        if early.state == "PREPARED":
-            raise LocalError("the mint has not said", code="payment-pending")
         back = await purse.reclaim(name, self._booked, unlock=self._key.unlock)
+        if back.state == "PREPARED":
+            raise LocalError("the mint has not said", code="payment-pending")
         if back.state == "REJECTED":  # a trial that was cut and is old: its refund key is left
             await purse.reclaim(name, self._booked)
         return back.state == "DONE"
+
+    async def _is_old(self, name: str) -> bool:
+        """Was this trial cut, and is its lock over? Then the refund key proves nothing."""
+        found = await self._world.purse.lock_of(name)
+        return found is None or found.locktime <= self._world.now_s() + int(SKEW_S)
 
     async def _check_own(self) -> None:
         """A trial costs fees and takes coins for a moment: none of it is any client's.
