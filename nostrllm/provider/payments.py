@@ -209,10 +209,8 @@ class Payments:
         self._letterbox.wake()
 
     def _freed(self, payment_id: str, token: Token) -> tuple[Token | None, list[Write]]:
-        """The coins that are locked to us, signed, and the claims by which nobody pays with them.
-
-        Under the name of every mint we take: the one they came with may be another of its names.
-        """
+        """The coins that are locked to us, signed, and the claims by which nobody pays with them,
+        whatever he calls their mint."""
         proofs = [proof for proof in token.proofs if self._payee.unlock(proof.secret) is not None]
         now = self._world.clock.monotonic()
         if not 0 < len(proofs) <= RELEASE_COINS_MAX or self._releases.count("", now) != "pass":
@@ -221,11 +219,10 @@ class Payments:
         claims = [
             Write(
                 "claim_release",
-                {"mint": mint, "y": y_of(proof.secret), "owner": f"released:{payment_id}"},
+                {"mint": token.mint, "y": y_of(proof.secret), "owner": f"released:{payment_id}"},
                 rows=1,
             )
             for proof in proofs
-            for mint in sorted({token.mint, *self._shop.mints})
         ]
         return replace(token, proofs=signed, memo=None), claims
 
