@@ -19,7 +19,11 @@ from tests.sim.store import Disk
 #: What the provider's log must not say in any run.
 ALARMS: Final = frozenset(
     {
+        "credit_contended",
         "letter_crashed",
+        "lock_overdue",
+        "locked_token_lost",
+        "locked_token_refused",
         "mint_signature_bad",
         "mint_suspect",
         "order_crashed",
@@ -85,7 +89,7 @@ def _ledger(books: Books) -> Iterator[str]:
     }
     for name, msat in balances.items():
         kind, _, owner = name.partition(":")
-        if kind in ("order", "change") and msat:
+        if kind in ("order", "change", "locked") and msat:
             yield f"{name[:14]} is open with {msat}"
         if kind == "account" and accounts.get(owner, 0) != -msat:
             yield f"{name[:16]} is {-msat} in the ledger and {accounts.get(owner, 0)} in the table"
@@ -105,6 +109,7 @@ def _claims(books: Books) -> Iterator[str]:
 
 
 def _orders(books: Books) -> Iterator[str]:
+    released = _released(books)
     for row in books.disk.rows("orders_all"):
         name = f"order {row['id'][:8]}"
         if row["state"] == "refused":
@@ -114,8 +119,9 @@ def _orders(books: Books) -> Iterator[str]:
         if row["state"] != "closed":
             yield f"{name} is {row['state']}"
         given = row["change_units"] * 1_000 + row["credit_msat"]
-        if row["cost_msat"] + given != row["net_msat"]:
-            yield f"{name}: {row['net_msat']} came in, {row['cost_msat']} + {given} went out"
+        came = 0 if row["id"] in released else row["net_msat"]
+        if row["cost_msat"] + given != came:
+            yield f"{name}: {came} came in, {row['cost_msat']} + {given} went out"
         if row["cost_msat"] > max(0, row["ceiling_msat"] - row["fee_msat"]):
             yield f"{name} cost {row['cost_msat']} of {row['ceiling_msat']} less {row['fee_msat']}"
         if row["code"] not in ("", "cancelled") and row["cost_msat"]:
@@ -182,7 +188,7 @@ def _verdict(
     if refused:
         if row is not None and row["state"] != "refused":
             wrong.append(f"refused, and stored as {row['state']}")
-        if sent.proofs and not untouched and sent.honest:
+        if (sent.proofs or sent.locked) and not untouched and sent.honest:
             wrong.append("refused, and its coins are taken")
     elif row is None:
         wrong.append("accepted, and not stored")
@@ -193,16 +199,28 @@ def _verdict(
 
 def _received(books: Books) -> set[str]:
     rows = books.disk.table("SELECT id FROM operation WHERE kind = 'receive' AND state = 'DONE'")
+    rows += books.disk.table("SELECT id FROM locked WHERE state IN ('settled', 'lost')")
+    return {row["id"] for row in rows}
+
+
+def _released(books: Books) -> set[str]:
+    rows = books.disk.table("SELECT id FROM locked WHERE state = 'released'")
     return {row["id"] for row in rows}
 
 
 def _result(sent: Sent, result: wire.Result, row: Row) -> Iterator[str]:
     if result.cost_msat != row["cost_msat"] or result.credit_msat != row["credit_msat"]:
         yield "told another cost or credit than stored"
-    if (result.change.amount if result.change else 0) != row["change_units"]:
+    change = result.change or result.signed
+    if (change.amount if change else 0) != row["change_units"]:
         yield "told another change than stored"
     if bool(result.text) != bool(result.cost_msat):
         yield f"{len(result.text)} characters for {result.cost_msat} msat"
+    if result.release is not None and result.cost_msat:
+        yield "charged and released"
+    locked = sent.locked
+    if result.signed is not None and locked and not (locked.handed or locked.credited):
+        yield "promised change of which nothing is said"
     if result.problem is not None and result.cost_msat:
         yield "failed and charged"
     if not "".join([*answer(sent.question), LONG]).startswith(result.text):
@@ -227,7 +245,10 @@ def _clients_money(books: Books) -> Iterator[str]:
 
 
 def _fees(books: Books) -> Counter[str]:
-    """What the mint took of each letter's money, less what the provider bore."""
+    """What the mint took of each letter's money, less what the provider bore.
+
+    The fee of a locked token is his income until he pays it for the swap of many.
+    """
     fees: Counter[str] = Counter()
     for row in books.disk.table("SELECT id, fee FROM operation WHERE state = 'DONE'"):
         fees[row["id"]] += row["fee"] * 1_000

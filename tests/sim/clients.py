@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -19,12 +19,14 @@ from nostrllm.wire.event import Draft, Event, Rumor, rumor
 from nostrllm.wire.token import Proof, Token, encode_token, find_tokens, parse_token
 from tests.sim.keys import SimKeyring
 from tests.sim.life import Life
+from tests.sim.locking import Locked
 from tests.sim.loop import START_S
 from tests.sim.mint import URL, SimMint
 from tests.sim.network import RELAYS, Network, SimRelays
 
 Verdict = wire.Result | wire.Refused | wire.Answer
-Kind = Literal["order", "account", "topup", "refund", "question", "payment"]
+Kind = Literal["order", "account", "topup", "refund", "question", "payment", "locked"]
+Wish = Callable[[str], Awaitable[None]]
 
 _CODE: Final = re.compile(r"\[([a-z-]+)\]$")
 
@@ -46,6 +48,7 @@ class Sent:
     ceiling_msat: int = 0
     verdicts: dict[str, Verdict] = field(default_factory=dict)
     texts: list[str] = field(default_factory=list)
+    locked: Locked | None = None
     done: asyncio.Event = field(default_factory=asyncio.Event)
 
 
@@ -233,11 +236,7 @@ class Program(Client):
 
     async def act(self, provider: str) -> None:
         """A few things at random times, each in its own right."""
-        rng = self.rng
-        wishes = [
-            *(self._order, self._order, self._topup, self._account, self._account),
-            *(self._refund, self._order_twice, self._steal, self._forge),
-        ]
+        rng, wishes = self.rng, self.wishes()
         async with asyncio.TaskGroup() as group:
             self._writing = group
             for _ in range(rng.randint(1, self.habits.wishes)):
@@ -246,6 +245,13 @@ class Program(Client):
             if rng.random() < 0.5:  # all who do ask in the same moment
                 await asyncio.sleep(max(0.0, self._run_at - asyncio.get_running_loop().time()))
                 await self._refund(provider)
+
+    def wishes(self) -> list[Wish]:
+        """What there is to do."""
+        return [
+            *(self._order, self._order, self._topup, self._account, self._account),
+            *(self._refund, self._order_twice, self._steal, self._forge),
+        ]
 
     def hear_message(self, message: Any) -> None:
         """Count the change; a final reply ends the letter it names."""
@@ -296,13 +302,19 @@ class Program(Client):
         await asyncio.sleep(self.rng.uniform(0, 8))
         await self._say(wire.Cancel(reply=self._to(), order=sent.letter.id), provider)
 
-    async def _say(self, message: wire.Cancel | wire.Query | wire.Ack, provider: str) -> None:
+    async def _say(
+        self, message: wire.Cancel | wire.Query | wire.Ack | wire.NewOutputs, provider: str
+    ) -> None:
         now = int(asyncio.get_running_loop().time())
         draft = Draft(kinds.MESSAGE, message.as_json(), now)
         await self.post(rumor(draft, self.me.pubkey), provider)
 
     async def _buy(
-        self, provider: str, payment: wire.TokenPayment | wire.AccountPayment, **fields: Any
+        self,
+        provider: str,
+        payment: wire.TokenPayment | wire.AccountPayment | wire.LockedPayment,
+        model: str = "m",
+        **fields: Any,
     ) -> Sent:
         rng = self.rng
         self._number += 1
@@ -314,7 +326,7 @@ class Program(Client):
         now = int(asyncio.get_running_loop().time())
         order = wire.Order(
             reply=self._to(),
-            model="m",
+            model=model,
             body=body,
             price=self._price(provider),
             payment=payment,
@@ -324,8 +336,8 @@ class Program(Client):
             c="cd" * 32,
             ceiling_msat=fields["ceiling_msat"],
         )
-        kind: Kind = "order" if isinstance(payment, wire.TokenPayment) else "account"
-        sent = self.write(kind, order.as_json(), provider, **fields)
+        by_kind: dict[str, Kind] = {"token": "order", "account": "account", "locked": "locked"}
+        sent = self.write(by_kind[payment.kind], order.as_json(), provider, **fields)
         sent.question = question
         return await self._send(sent, provider)
 

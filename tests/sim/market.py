@@ -16,7 +16,7 @@ from unittest import mock
 import structlog
 
 from nostrllm.errors import StoreError
-from nostrllm.ports import Engine, Mints, Store
+from nostrllm.ports import Engine, Mints, Store, Write
 from nostrllm.provider.audit import audit
 from nostrllm.provider.books import read_books
 from nostrllm.provider.daemon import Daemon
@@ -29,7 +29,8 @@ from tests.sim.engine import SimEngine
 from tests.sim.group import TOY, drawn
 from tests.sim.keys import SimKeyring
 from tests.sim.life import Life
-from tests.sim.loop import SimClock, SimLoop
+from tests.sim.lockers import Locker
+from tests.sim.loop import START_S, SimClock, SimLoop
 from tests.sim.mint import URL, SimMint
 from tests.sim.mintline import MintLine, MintLines
 from tests.sim.network import CATCH_UP_S, RELAYS, Network, SimRelays
@@ -174,6 +175,10 @@ class _Run:
         self._mint = SimMint(self._rng.choice((0, 100, 100, 1_000)), TOY, self._clock.now)
         self._network = Network(self._weather, self._stream("network"))
         self._disk = Disk(parts.sql, parts.late_units)
+        self._lockers = self._stream("lockers").choice((0, 0, 0, 0, 1, 2))
+        if self._lockers and self._stream("tried").random() < 0.8:  # else it is tried, from income
+            tried = {"name": f"keeps-locks:{URL}", "value": str(int(START_S))}
+            self._disk.unit((Write("meta_set", tried),))
         self._keyring = SimKeyring(self._clock, self._stream("keys"))
         self._identity = self._keyring.signer()
         self._wallet_seed = self._rng.randbytes(64)
@@ -198,6 +203,7 @@ class _Run:
             acting = [group.create_task(c.act(self._identity.pubkey)) for c in clients]
             await self._storm()
             waits = await self._until_quiet(acting)
+            self._mint.let_locks_pass()
             for client in clients:
                 client.melt_what_is_left()
             assert self._daemon is not None
@@ -220,11 +226,14 @@ class _Run:
         programs = [f"p{n}" for n in range(rng.randint(1, scale.programs))]
         persons = [f"h{n}" for n in range(rng.randint(0, scale.persons))]
         payers = [f"w{n}" for n in range(self._stream("payers").randint(0, 1))]
+        payers = [] if self._lockers else payers
+        lockers = [f"l{n}" for n in range(self._lockers)]
         habits = Habits(scale.wishes, scale.apart_s)
         common = (habits, self._mint, self._network, self._keyring)
         return [
             *(Program(name, *common, self._stream(name)) for name in programs),
             *(Person(name, *common, self._stream(name)) for name in persons),
+            *(Locker(name, *common, self._stream(name)) for name in lockers),
             *(Payer(name, *common, self._stream(name)) for name in payers),
         ]
 
@@ -344,6 +353,7 @@ class _Run:
             "transfers": "SELECT id FROM transfer WHERE state = 'pending'",
             "payments": "SELECT id FROM payment WHERE state IN ('waiting', 'taken')",
             "letters": "SELECT id FROM outbox WHERE state = 'waiting'",
+            "locks": "SELECT id FROM locked WHERE state IN ('due', 'settling') OR told = 0",
             "operations": "SELECT id FROM operation WHERE state = 'PREPARED'",
         }
         counts = {name: len(self._disk.table(sql)) for name, sql in found.items()}
@@ -353,6 +363,8 @@ class _Run:
         columns = "id, state, net_msat, cost_msat, change_units, credit_msat, code, updated_at"
         orders = self._disk.table(f"SELECT {columns} FROM orders ORDER BY id")
         accounts = self._disk.table("SELECT * FROM account ORDER BY pubkey")
+        states = self._disk.table("SELECT state FROM locked")
+        locks = Counter(f"locked {row['state']}" for row in states)
         boundaries = [life.boundaries for life in self._lives]
         totals = [self._mint.issued, self._mint.melted, self._mint.fees]
         history = json.dumps([orders, accounts, boundaries, totals, virtual_s], default=str)
@@ -364,7 +376,7 @@ class _Run:
             lives=len(self._lives),
             crashes=Counter(life.ended for life in self._lives if life.ended),
             faults=self._weather.happened,
-            states=Counter(f"{row['state']} {row['code']}".strip() for row in orders),
+            states=Counter(f"{row['state']} {row['code']}".strip() for row in orders) + locks,
             virtual_s=virtual_s,
         )
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from nostrllm.core import ledger
 from nostrllm.core.order import Event, Failed, Generated, Order, Settlement
-from nostrllm.errors import MintRefused, OutcomeUnknown, RemoteError, StoreError
+from nostrllm.errors import MintRefused, NostrllmError, OutcomeUnknown, RemoteError, StoreError
 from nostrllm.ports import (
     Delta,
     Engine,
@@ -24,9 +24,12 @@ from nostrllm.ports import (
 )
 from nostrllm.provider.admit import Admission, Letter, Wish
 from nostrllm.provider.daemon import Daemon
+from nostrllm.provider.locked import Locks, proofs_of
 from nostrllm.provider.payments import Payments
 from nostrllm.provider.recover import Recovery
-from nostrllm.provider.ticket import Job
+from nostrllm.provider.settle import Settler
+from nostrllm.provider.ticket import Job, Ticket, Written
+from nostrllm.provider.tokens import LockedToken, Offered
 from nostrllm.purse import Outcome, Plan, Purse, Then
 from nostrllm.purse.operation import mark, nothing
 from nostrllm.wire.payment_request import parse_payload
@@ -348,6 +351,60 @@ _HANDLE: Final = Order.handle
 _SPLIT: Final = Order.split
 _SETTLED: Final = ledger.settled
 
+
+class GenerousLocks(Locks):
+    """Releases what was refused and does not remember it."""
+
+    async def give_back(self, offered: Offered) -> list[str] | None:
+        """Nothing is taken for the message, so the coins may come again."""
+        try:
+            token = await self.judge(offered)
+        except NostrllmError:
+            return None
+        return self.release(token.proofs)
+
+
+class ForgetfulLocks(Locks):
+    """Takes tokens without a claim on their coins."""
+
+    def _taken(self, token: LockedToken, state: str) -> list[Write]:
+        return [write for write in super()._taken(token, state) if write.name != "claim_insert"]
+
+
+def _daemon_with(locks: type[Locks]) -> type[Daemon]:
+    class Changed(Daemon):
+        def __init__(self, *arguments: Any, **named: Any) -> None:
+            super().__init__(*arguments, **named)
+            self._locks.__class__ = locks
+
+    return Changed
+
+
+class GivingSettler(Settler):
+    """Hands out the release of tokens that it charges for."""
+
+    async def _ending(self, ticket: Ticket, written: Written) -> Any:
+        ending, expected = await super()._ending(ticket, written)
+        if ticket.order.funding == "locked":
+            row = await self.locks.stored(ticket.id)
+            ending = replace(ending, release=tuple(self.locks.release(proofs_of(row))))
+        return ending, expected
+
+
+class GivingDaemon(Daemon):
+    """Charges, and gives back."""
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._settler.__class__ = GivingSettler
+
+
+_LOCKED_STAY: Final = "UPDATE locked SET batch = batch WHERE batch = :batch AND state = 'none'"
+_UNTOLD: Final = "UPDATE locked SET state = 'settled' WHERE id = :id AND state = 'settling'"
+_SIGNED_AND_CREDITED: Final = """
+UPDATE locked SET credit_units = change_units WHERE id = :id AND state = 'due' AND credit_units = 0
+"""
+
 MUTANTS: Final[dict[str, Parts]] = {
     "commit not safe before the mint is asked": Parts(late_units=2),
     "coins not claimed": _without("claim_insert"),
@@ -374,4 +431,11 @@ MUTANTS: Final[dict[str, Parts]] = {
     "spent change stays in the books": Parts(patch=(ledger, "change_spent", _books_nothing)),
     "a hold that is not booked": Parts(patch=(ledger, "account_held", _books_nothing)),
     "balance added twice": Parts(sql={"account_add": _ADDED_TWICE}),
+    "released coins taken again": Parts(daemon=_daemon_with(GenerousLocks)),
+    "locked coins not claimed": Parts(daemon=_daemon_with(ForgetfulLocks)),
+    "charged and released": Parts(daemon=GivingDaemon),
+    "a refused swap's tokens stay in it": Parts(sql={"locked_back": _LOCKED_STAY}),
+    "signatures kept from the client": Parts(sql={"locked_settled": _UNTOLD}),
+    "change signed and credited": Parts(sql={"locked_unsigned": _SIGNED_AND_CREDITED}),
+    "swapped while it is in a swap": _without("locked_begin"),
 }
