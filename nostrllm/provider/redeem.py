@@ -44,6 +44,9 @@ PAUSE_S: Final = 1.0
 PAUSE_S_MAX: Final = 60.0
 LOOK_S: Final = 30.0
 
+#: A mint's keysets are asked for again no more often than this.
+KEYSETS_S: Final = 5.0
+
 #: Operations of this prefix are swaps of locked tokens.
 SETTLE: Final = "settle-"
 
@@ -175,7 +178,8 @@ class Redeemer:
 
     async def _ready(self, where: tuple[str, str], due: Sequence[Row]) -> list[Row]:
         """Those whose change the mint can sign; of the others new outputs are asked for."""
-        keysets = await self._world.mints.at(where[0]).keysets()
+        refused = any(row["id"] in self._breakers for row in due)
+        keysets = await self._world.mints.at(where[0]).keysets(refresh=refused)
         keyset = keyset_in_use(keysets, where[1], ())
         ready = []
         for row in due:
@@ -235,12 +239,19 @@ class Redeemer:
         """One token that the mint does not take together with its client's outputs, or at all."""
         if code == "payment-token-spent":
             await self._lost(row)
+        elif chosen(row) and not self._is_long_refused(row):
+            self._trip(row["id"], code)  # perhaps the mint has other keys now, and we do not know
         elif chosen(row):
             spoiled = code != "payment-amount-low"  # the mint's fee rose: that is our loss
             await self._settle(where, [await self._handout.credit(row, spoiled=spoiled)])
         else:
             log.error("locked_token_refused", order=row["id"][:16], mint=row["mint"], code=code)
             self._trip(row["id"], code or "payment-token-invalid")
+
+    def _is_long_refused(self, row: Row) -> bool:
+        """Was a token refused alone until the mint's keysets, which we ask for again, were new?"""
+        breaker = self._breakers.get(row["id"])
+        return breaker is not None and breaker.pause_s > KEYSETS_S
 
     async def _lost(self, row: Row) -> None:
         """The mint says the coins are spent, and not by this swap: they were never ours to take."""

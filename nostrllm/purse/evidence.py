@@ -15,7 +15,7 @@ The mint signs all outputs and spends all inputs of a swap together, or does not
 | UNSPENT| none, not refused  | nothing happened: send the same bytes again                   |
 
 Where outputs of others are among them (a settle), a keyset that is gone rejects, for they are not
-ours to make anew; and so does a refusal that may pass, for it may be one payer's doing.
+ours to make anew; and so do coins or outputs in use, for that may be one payer's doing.
 
 For an issue (NUT-04) the quote takes the place of the inputs: PAID is UNSPENT, ISSUED is SPENT.
 Coins that restore finds besides are imported, whatever else is done.
@@ -50,6 +50,10 @@ Consumed = Literal["UNSPENT", "PENDING", "SPENT", "MIXED"]
 #: Refusals that may be gone a moment later: coins or outputs in use, a quote under way, and a
 #: keyset that is gone (the mint's list of keysets may be a few seconds old).
 PASSING: Final = frozenset({11002, 11004, 12001, 12002, 20001, 20005})
+
+
+#: Those of them that one payer can bring about for as long as he likes.
+IN_USE: Final = frozenset({11002, 11004})
 
 
 class Verdict(Enum):
@@ -143,5 +147,6 @@ def _refused(evidence: Evidence) -> Verdict:
     if not evidence.keyset_in_use:  # whatever code it gave: nutshell has none of its own for this
         return Verdict.REJECT_STALE if evidence.foreign else Verdict.ROTATE
     # Whoever holds up one output of a swap of many payers must not hold up the others.
-    passing = evidence.refusal in PASSING and not evidence.foreign
+    held_up = evidence.foreign and evidence.refusal in IN_USE
+    passing = evidence.refusal in PASSING and not held_up
     return Verdict.WAIT if passing else Verdict.REJECT_REFUSED

@@ -21,6 +21,8 @@ def test_outputs_of_others() -> None:
     assert decide(ours) is Verdict.RENUMBER
     held_up = Evidence("UNSPENT", OUTPUTS, (), ("UNSPENT",), 11004, foreign=theirs)
     assert decide(held_up) is Verdict.REJECT_REFUSED
+    unknown_yet = Evidence("UNSPENT", OUTPUTS, (), ("UNSPENT",), 12002, foreign=theirs)
+    assert decide(unknown_yet) is Verdict.WAIT
     gone = Evidence("UNSPENT", OUTPUTS, (), ("UNSPENT",), 12002, False, theirs)
     assert decide(gone) is Verdict.REJECT_STALE
 
