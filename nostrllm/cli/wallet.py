@@ -211,7 +211,6 @@ async def _history(client: Client, where: Where, limit: int) -> Said:
                     row["id"],
                 )
                 for row in rows
-                if row["kind"] != "ladder"  # outputs for change, most of which are never signed
             ],
         )
     return {"operations": [{**row, "locked_until": held.get(row["id"])} for row in rows]}

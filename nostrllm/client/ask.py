@@ -114,8 +114,8 @@ class Buyer:
         Returns when its money is at its end too, or will not be for a while.
 
         Raises LocalError before anything is paid; RemoteError with the provider's code when he
-        refused or failed, the coins being back; WorldError `provider-silent` or
-        `relay-unreachable`.
+        refused or failed, the coins being back; WorldError `provider-silent`, or
+        `relay-unreachable` when no relay answers, or none took the order.
         """
         quoted = answer.quote = await self._quote(question)
         if question.on_quote is not None:
@@ -157,16 +157,26 @@ class Buyer:
         for look in range(LOOKS_MAX):
             if look:
                 await self._world.square.clock.sleep(LOOK_S)
-            every = await self.catalogue.offers(refresh=look > 0)
-            avoided = await self._avoided() if question.provider is None else set[str]()
-            offers = [offer for offer in every if offer.provider not in avoided]
             try:
-                return await quote(self._world, question, offers)
+                return await self._quoted(question, refresh=look > 0)
+            except RelayError as exc:
+                error = exc
             except LocalError as exc:
-                error = exc if len(offers) == len(every) else _left_out(exc)
                 if exc.code not in ("provider-unknown", "model-unknown"):
-                    raise error from exc
+                    raise
+                error = exc
         raise error or LocalError("no offer was found", code="provider-unknown")
+
+    async def _quoted(self, question: Question, *, refresh: bool) -> Quote:
+        every = await self.catalogue.offers(refresh=refresh)
+        avoided = await self._avoided() if question.provider is None else set[str]()
+        offers = [offer for offer in every if offer.provider not in avoided]
+        try:
+            return await quote(self._world, question, offers)
+        except LocalError as error:
+            if len(offers) == len(every):
+                raise
+            raise _left_out(error) from error
 
     async def _avoided(self) -> set[str]:
         """Providers who lately broke a bargain or left us without an answer."""

@@ -10,7 +10,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
-from nostrllm.errors import LocalError, RemoteError
+from nostrllm.client.world import unheard
+from nostrllm.errors import LocalError, RelayError, RemoteError
 from nostrllm.ports import Clock, Filter, Relays
 from nostrllm.wire import kinds
 from nostrllm.wire.announcement import (
@@ -149,14 +150,17 @@ class Catalogue:
         self._asked_at: float | None = None
 
     async def listings(self, *, refresh: bool = False) -> list[Listing]:
-        """Every provider whose heartbeat is alive."""
+        """Every provider whose heartbeat is alive.
+
+        Raises RelayError when there is none because no relay answers.
+        """
         asked = self._asked_at
         if refresh or asked is None or self._clock.monotonic() - asked > FRESH_S:
             await self._fetch()
         return listings(self._events, self._clock.now())
 
     async def offers(self, *, refresh: bool = False) -> list[Offer]:
-        """Every model of every such provider."""
+        """Every model of every such provider. Raises RelayError."""
         return [offer for one in await self.listings(refresh=refresh) for offer in one.offers]
 
     async def _fetch(self) -> None:
@@ -164,5 +168,9 @@ class Catalogue:
             Filter(kinds=(kinds.ANNOUNCEMENT,), tags={"t": (LABEL,)}),
             Filter(kinds=(kinds.PRICE_LIST,), tags={"t": (LABEL,)}),
         ]
+        began = self._clock.monotonic()
         self._events = await self._relays.fetch(wanted, timeout_s=FETCH_S)
         self._asked_at = self._clock.monotonic() if self._events else None
+        why = "" if self._events else unheard(self._relays, self._clock, began)
+        if why:
+            raise RelayError(f"no relay answers ({why})")

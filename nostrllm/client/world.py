@@ -67,11 +67,8 @@ class Square:
         """
         began = self.clock.monotonic()
         found = await self.newest(kind, author, d)
-        took_s = self.clock.monotonic() - began
-        states = self.relays.status()
-        heard = [one.heard_s for one in states if one.connected]
-        if found is None and not any(ago is not None and ago <= took_s for ago in heard):
-            why = "; ".join(f"{one.url}: {one.error or 'no answer'}" for one in states)
+        why = unheard(self.relays, self.clock, began) if found is None else ""
+        if why:
             raise RelayError(f"no relay says what is there already; nothing was changed ({why})")
         return found
 
@@ -81,6 +78,15 @@ class Square:
         event = await signer.sign(Draft(draft.kind, draft.content, created_at, draft.tags))
         await self.publish(event)
         return event
+
+
+def unheard(relays: Relays, clock: Clock, began: float) -> str:
+    """Why no relay has said anything since `began` (monotonic), relay by relay; "" if one has."""
+    states, since_s = relays.status(), clock.monotonic() - began
+    heard = [one.heard_s for one in states if one.connected]
+    if any(ago is not None and ago <= since_s for ago in heard):
+        return ""
+    return "; ".join(f"{one.url}: {one.error or 'no answer'}" for one in states) or "none is known"
 
 
 @dataclass(frozen=True, slots=True)

@@ -92,8 +92,10 @@ class Purse:
         return [(row["id"], row["kind"]) for row in rows]
 
     async def history(self, count: int = 100) -> list[Row]:
-        """The last operations, newest first: id, kind, mint, unit, state, amount, fee, code,
-        times."""
+        """The last operations, newest first: id, kind, mint, unit, state, amount, fee, code, times.
+
+        A ladder is there only when something of it was signed, as `change` of that amount.
+        """
         return await self._till.store.read("operation_history", count=count)
 
     async def mints(self, received_as: str) -> set[str]:

@@ -25,7 +25,7 @@ MEMO_BYTES_MAX: Final = 4_096
 URL_BYTES_MAX: Final = 512
 
 #: For a person, to whom base64, JSON and CBOR mean nothing.
-UNREADABLE: Final = "the token cannot be read; was all of it pasted?"
+UNREADABLE: Final = "the token cannot be read; perhaps not all of it was pasted"
 
 _POINT = re.compile(r"0[23][0-9a-f]{64}")
 _SCALAR = re.compile(r"[0-9a-f]{64}")

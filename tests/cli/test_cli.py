@@ -95,6 +95,14 @@ def test_models_providers_and_price(shell: Shell) -> None:
     assert unknown.err == "error: model-unknown: nobody offers that model now\n"
 
 
+@pytest.mark.parametrize("words", ["models", "providers", "ask Hello?", "account balance Alba"])
+def test_relays_that_are_not_there_are_named(shell: Shell, words: str) -> None:
+    done = shell(*words.split(), "--relay", "ws://127.0.0.1:1")
+    assert (done.code, done.out) == (1, "")
+    assert done.err.startswith("error: relay-unreachable: ")
+    assert "ws://127.0.0.1:1: " in done.err
+
+
 def test_ask_shows_the_price_the_answer_and_the_cost(shell: Shell) -> None:
     done = shell.ok("ask", "Say hello.", "--max-tokens", "32")
     assert done.out.strip()
@@ -170,6 +178,10 @@ def test_what_is_locked_comes_back(shell: Shell) -> None:
     for pay in ("locked", "token"):
         said = shell.ok("ask", "Hi", "--pay", pay, "--max-tokens", "16", "--json").json
         assert (said["breaches"], said["pending_msat"]) == ([], 0)
+    rows = shell.ok("wallet", "history", "--limit", "4", "--json").json["operations"]
+    assert [row["kind"] for row in rows] == ["receive", "send", "change", "send"]
+    assert 0 < rows[2]["amount"] < rows[3]["amount"]
+    assert shell.ok("wallet", "history", "--limit", "4").out.count("\n") == 4
     recovered = shell.ok("wallet", "recover", "--json").json
     assert (recovered["locked"], recovered["due"]) == ([], [])
     assert set(recovered) == {"back", "locked", "due", "late"}

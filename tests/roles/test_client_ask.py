@@ -287,6 +287,14 @@ async def test_wishes_that_cannot_be_met_cost_nothing(
         assert await held(client) == FUND
 
 
+async def test_without_any_relay_that_is_what_is_told(tmp_path: Path) -> None:
+    async with Client(state=tmp_path, relays=["ws://127.0.0.1:1"]) as client:
+        for work in (client.ask("?").done(), client.market.listings(), client.balance("Alba")):
+            with pytest.raises(WorldError, match=r"ws://127\.0\.0\.1:1: .+") as caught:
+                await work
+            assert caught.value.code == "relay-unreachable"
+
+
 async def test_the_limit_shortens_the_answer(tmp_path: Path, relay_url: str, mint_url: str) -> None:
     async with both(tmp_path, relay_url, mint_url) as (client, bird):
         result = await client.ask("?", provider=bird.pubkey, max_msat=3_000).done()

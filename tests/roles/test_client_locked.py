@@ -129,6 +129,11 @@ async def test_an_answer_is_paid_by_locked_coins(
         assert await client._world.purse.pending() == []
         assert result.accepted is not None
         assert (await row(client))["state"] == "done"
+        last = await client.wallet.history(2)  # what came of the outputs, and no more of them
+        assert [one["kind"] for one in last] == ["change", "send"]
+        assert last[0]["amount"] * 1_000 == result.change_msat
+        await client.ask("Speak!", provider=bird.pubkey, pay="locked", change="account").done()
+        assert [one["kind"] for one in await client.wallet.history(2)] == ["send", "change"]
 
 
 # how the change comes, and how it does not

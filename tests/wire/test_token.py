@@ -117,7 +117,7 @@ def test_official_bad_tokens_are_refused(text: str) -> None:
 def test_a_damaged_token_is_refused_in_words_for_a_person(text: str) -> None:
     with pytest.raises(RemoteError) as caught:
         parse_token(text)
-    assert caught.value.message == "the token cannot be read; was all of it pasted?"
+    assert caught.value.message == "the token cannot be read; perhaps not all of it was pasted"
     assert caught.value.code == "payment-token-invalid"
 
 

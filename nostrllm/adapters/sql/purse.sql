@@ -180,7 +180,13 @@ SELECT * FROM operation WHERE id = :id;
 SELECT id, kind FROM operation WHERE state = 'PREPARED' ORDER BY created_at, id;
 
 -- name: operation_history
-SELECT id, kind, mint, unit, state, amount, fee, code, note, created_at, finished_at FROM operation
+SELECT id, CASE kind WHEN 'ladder' THEN 'change' ELSE kind END AS kind, mint, unit, state,
+    CASE kind WHEN 'ladder' THEN CAST((
+        SELECT COALESCE(SUM(proof.amount), 0) FROM proof WHERE proof.operation = operation.id
+    ) AS BIGINT) ELSE amount END AS amount,
+    fee, code, note, created_at, finished_at
+FROM operation
+WHERE kind <> 'ladder' OR state = 'DONE'
 ORDER BY created_at DESC, id
 LIMIT :count;
 
