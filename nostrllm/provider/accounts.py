@@ -85,9 +85,7 @@ class Accounts:
 
     async def statement(self, pubkey: str) -> Event:
         """The account as it stands, signed."""
-        rows = await self._world.store.read("account_get", pubkey=pubkey)
-        seq, balance = (int(rows[0]["seq"]), int(rows[0]["balance_msat"])) if rows else (0, 0)
-        return await self._settler.statement(pubkey, seq, balance)
+        return await self._settler.stated(pubkey)
 
     async def check_served(self, pubkey: str) -> None:
         """Raises RemoteError `client-blocked`."""

@@ -9,6 +9,7 @@ from nostrllm.core.plan import FULL, Plan, Subscription, begun
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Conflict, Write
 from nostrllm.provider.admit import Letter
+from nostrllm.provider.balances import Balance, committed, expected
 from nostrllm.provider.reply import Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
@@ -110,19 +111,15 @@ class Plans:
     async def _carry_out(self, letter: Letter, change: Callable[[int], Awaitable[Change]]) -> None:
         """Commit a change with the answer and statement that tell it; once for a letter."""
         for _ in range(TRIES_MAX):
-            rows = await self._world.store.read("account_get", pubkey=letter.author)
-            seq, balance = (int(rows[0]["seq"]), int(rows[0]["balance_msat"])) if rows else (0, 0)
-            writes, moved, after = await change(balance)
-            now = {"pubkey": letter.author, "seq": seq}
-            guard = [Write("account_expect", now, rows=1)] if rows else []
-            said = await self._said(letter, (seq + bool(moved), balance + moved), after)
+            before = await committed(self._world.store, letter.author)
+            writes, moved, after = await change(before.msat)
+            guard = expected(letter.author, before)
+            said = await self._said(letter, before.moved(moved), after)
             outgoing = await self._letterbox.seal(letter.address, said)
             heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
             stored = self._letterbox.store(letter.id, outgoing)
             try:
-                await self._world.store.commit(
-                    Write("heard_first", heard), *guard, *writes, *stored
-                )
+                await self._world.store.commit(Write("heard_first", heard), guard, *writes, *stored)
             except Conflict as conflict:
                 if conflict.name == "heard_first":
                     return
@@ -132,16 +129,16 @@ class Plans:
         raise RemoteError("too much is going on in this account", code="busy")
 
     async def _said(
-        self, letter: Letter, account: tuple[int, int], after: Subscription | None
+        self, letter: Letter, account: Balance, after: Subscription | None
     ) -> wire.Answer | list[str]:
         if letter.address.dialect != "client":
             own = _own(after) if after else "You have no plan now."
-            return [f"{own} Your balance is {sats(account[1])}."]
+            return [f"{own} Your balance is {sats(account.msat)}."]
         statement = await self._settler.statement(letter.author, *account)
         return wire.Answer(
             to=letter.id,
             state="done",
-            balance_msat=account[1],
+            balance_msat=account.msat,
             statement=statement.as_dict(),
             plan=_state(after),
         )

@@ -143,13 +143,24 @@ class Counter:
         else:
             writes += draw.taken(job.ticket, now)
         try:
-            await self._world.store.commit(*writes)
+            await self._commit(job.ticket, writes)
         except Conflict as conflict:
             if conflict.name == "order_insert":
                 return False
             raise _claimed(conflict) from None
         log.info("order_placed", order=job.id[:16], funding=job.ticket.order.funding)
         return True
+
+    async def _commit(self, ticket: Ticket, writes: Sequence[Write]) -> None:
+        """Commit a new order; those of the same account that end meanwhile know of its hold."""
+        order = ticket.order
+        if order.funding != "account" or not order.net_msat:
+            await self._world.store.commit(*writes)
+            return
+        balances = self._settler.balances
+        held = (await balances.of(ticket.account)).moved(-order.net_msat)
+        with balances.moving(ticket.account, held):
+            await self._world.store.commit(*writes)
 
     async def _pay(self, job: Job) -> Job | None:
         """The job once its money is ours; None when it never will be, or recovery sees to it."""

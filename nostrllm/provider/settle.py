@@ -13,7 +13,6 @@ import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
-from weakref import WeakValueDictionary
 
 import structlog
 
@@ -22,6 +21,7 @@ from nostrllm.core.order import Failed, Generated, Settlement
 from nostrllm.errors import CODES
 from nostrllm.ports import Conflict, Write
 from nostrllm.provider import draw
+from nostrllm.provider.balances import Balance, Balances, committed, expected
 from nostrllm.provider.locked import Locks, proofs_of
 from nostrllm.provider.reply import Letterbox
 from nostrllm.provider.shop import World
@@ -35,8 +35,8 @@ from nostrllm.wire.order import Change, Problem, Result, SignedChange, Statement
 from nostrllm.wire.receipt import Details, receipt_draft
 from nostrllm.wire.token import Proof, Token, encode_token
 
-#: Each try that fails is another change of the same account that succeeded: a new order's hold, a
-#: top-up. Settlements wait for each other, so this many in a row do not happen.
+#: Each try that fails is another change of the same account that succeeded and that `Balances` did
+#: not foretell, such as a top-up, so this many in a row do not happen.
 TRIES_MAX: Final = 64
 
 PROBLEMS: Final = {
@@ -64,7 +64,7 @@ class _Ending:
     receipt: Event | None
     details: Details | None
     statement: Event | None
-    balance_msat: int
+    balance: Balance
 
 
 class Settler:
@@ -74,33 +74,30 @@ class Settler:
         self._world = world
         self._letterbox = letterbox
         self.locks = locks
-        self._booking: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
+        self.balances = Balances(world.store)
         self.on_answer: Callable[[Ticket, str], None] = lambda _ticket, _text: None
         self.on_due: Callable[[], None] = lambda: None
 
     async def settle(self, ticket: Ticket, event: Generated | Failed, written: Written) -> None:
         """Commit the order's end and wake the outbox; a second call for an order does nothing."""
         ticket = replace(ticket, order=ticket.order.handle(event))
-        # Orders of one account that end together would spoil each other's statement.
-        async with self._booking.setdefault(ticket.account, asyncio.Lock()):
-            await self._book(ticket, written)
+        await self._book(ticket, written)
         self.on_answer(ticket, written.text)
         if ticket.order.funding == "locked":
             self.on_due()
 
     async def stated(self, pubkey: str) -> Event:
         """The account as it stands now, signed."""
-        rows = await self._world.store.read("account_get", pubkey=pubkey)
-        seq, balance = (int(rows[0]["seq"]), int(rows[0]["balance_msat"])) if rows else (0, 0)
-        return await self.statement(pubkey, seq, balance)
+        return await self.statement(pubkey, *await committed(self._world.store, pubkey))
 
     async def _book(self, ticket: Ticket, written: Written) -> None:
         for _ in range(TRIES_MAX):
-            ending, expected = await self._ending(ticket, written)
+            ending, guard = await self._ending(ticket, written)
             reply = await self._letterbox.seal(ticket.address, _reply(ending))
             writes = self._writes(ending) + self._letterbox.store(ticket.id, reply)
             try:
-                await self._world.store.commit(*expected, *writes)
+                with self.balances.moving(ticket.account, ending.balance):
+                    await self._world.store.commit(guard, *writes)
             except Conflict as conflict:
                 if conflict.name == "order_settled":
                     return
@@ -110,7 +107,8 @@ class Settler:
                 return
         log.error("settlement_contended", order=ticket.id[:16])
 
-    async def _ending(self, ticket: Ticket, written: Written) -> tuple[_Ending, list[Write]]:
+    async def _ending(self, ticket: Ticket, written: Written) -> tuple[_Ending, Write]:
+        """The end, and the write that holds the account to what it was taken for."""
         split = ticket.order.settlement
         assert split is not None
         by_token = ticket.order.funding == "token"
@@ -119,12 +117,13 @@ class Settler:
         release: list[str] = []
         if split.released:
             release = self.locks.release(proofs_of(await self.locks.stored(ticket.id)))
-        balance, expected = await self._balance(ticket.account, split.credit_msat)
+        receipt, details = await self._receipt(ticket, split, written)
+        before = await self.balances.of(ticket.account)
+        balance = before.moved(split.credit_msat)
         statement = None
         own = ticket.account == ticket.author  # another's balance is not for his child to read
         if own and (split.credit_msat or ticket.order.funding == "account"):
             statement = await self.statement(ticket.author, *balance)
-        receipt, details = await self._receipt(ticket, split, written)
         ending = _Ending(
             ticket,
             split,
@@ -136,18 +135,9 @@ class Settler:
             receipt,
             details,
             statement,
-            balance[1],
+            balance,
         )
-        return ending, expected
-
-    async def _balance(self, pubkey: str, credit_msat: int) -> tuple[tuple[int, int], list[Write]]:
-        """The account as it will be, (seq, balance), and the write that holds it to that."""
-        rows = await self._world.store.read("account_get", pubkey=pubkey)
-        if not rows:
-            return (1, credit_msat), [Write("account_get", {"pubkey": pubkey}, rows=0)]
-        seq, balance = int(rows[0]["seq"]), int(rows[0]["balance_msat"])
-        expected = [Write("account_expect", {"pubkey": pubkey, "seq": seq}, rows=1)]
-        return (seq + (credit_msat > 0), balance + credit_msat), expected
+        return ending, expected(ticket.account, before)
 
     async def statement(self, pubkey: str, seq: int, balance_msat: int) -> Event:
         """The account as it stands, signed: kind 25428."""
@@ -302,5 +292,5 @@ def _account_of(ending: _Ending) -> str:
         whose = "your account" if ticket.account == ticket.author else "the account that paid"
         parts.append(f"{sats(split.credit_msat)} {what} {whose}")
     if ending.statement is not None:
-        parts.append(f"balance {sats(ending.balance_msat)}")
+        parts.append(f"balance {sats(ending.balance.msat)}")
     return "; ".join(parts) + "."

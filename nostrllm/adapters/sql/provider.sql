@@ -179,7 +179,9 @@ SET balance_msat = account.balance_msat + excluded.balance_msat, seq = account.s
 UPDATE account SET balance_msat = balance_msat - :msat, seq = seq + 1
 WHERE pubkey = :pubkey AND balance_msat >= :msat;
 -- name: account_expect
-SELECT pubkey FROM account WHERE pubkey = :pubkey AND seq = :seq;
+SELECT pubkey FROM account WHERE pubkey = :pubkey AND seq = :seq AND balance_msat = :msat;
+-- name: account_moved
+SELECT pubkey FROM account WHERE pubkey = :pubkey AND seq > 0;
 -- name: account_model
 INSERT INTO account (pubkey, balance_msat, seq, model) VALUES (:pubkey, 0, 0, :model)
 ON CONFLICT (pubkey) DO UPDATE SET model = excluded.model;
