@@ -46,6 +46,17 @@ INTRODUCE_S: Final = 86_400
 #: How long the relays are asked at the start what we have said before.
 LOOK_S: Final = 5.0
 
+#: What relays keep one of: per kind, and from ADDRESSABLE on per kind and `d` tag (NIP-01).
+ADDRESSABLE: Final = 30_000
+REPLACED: Final = (
+    kinds.PROFILE,
+    kinds.RELAY_LIST,
+    kinds.DM_RELAYS,
+    kinds.HANDLER,
+    kinds.ANNOUNCEMENT,
+    kinds.PRICE_LIST,
+)
+
 #: An announcement that no relay took is tried again so soon.
 RETRY_S: Final = 15.0
 
@@ -84,16 +95,33 @@ class Announcer:
     async def is_behind(self) -> bool:
         """Do the relays have an announcement of this very store that it does not know of?
 
-        The next one of ours comes after it.
+        Whatever else they have of ours, what is published next comes after it: of two events at one
+        address a relay keeps the newer, and refuses the other.
         """
-        events = await self._world.relays.fetch([self._own], timeout_s=LOOK_S)
+        author = (self._world.identity.pubkey,)
+        said = Filter(kinds=REPLACED, authors=author)
+        events = await self._world.relays.fetch([said], timeout_s=LOOK_S)
         unknown = [event.created_at for event in events if self._unknown(event)]
+        for event in events:
+            await self._come_after(self._address(event), event.created_at)
         if unknown:
             self._last_announced = max(unknown) + 1
-            address, at = f"{kinds.ANNOUNCEMENT}", str(self._last_announced)
-            write = Write("meta_set", {"name": f"at:{address}", "value": at})
-            await self._world.store.commit(write)
+            await self._come_after(f"{kinds.ANNOUNCEMENT}", self._last_announced)
         return bool(unknown)
+
+    def _address(self, event: Event) -> str:
+        """What the time of this event is stored under, if we are to replace it; else ''."""
+        name = next((tag[1] for tag in event.tags if tag[0] == "d" and len(tag) > 1), "")
+        if event.kind == kinds.PRICE_LIST:
+            shop, _, page = name.rpartition("/")
+            return f"{event.kind}:{page}" if shop == self._shop.d else ""
+        ours = event.kind < ADDRESSABLE or name == self._shop.d
+        return f"{event.kind}" if ours else ""
+
+    async def _come_after(self, address: str, at: int) -> None:
+        if address and at > await self._last_time(address):
+            write = Write("meta_set", {"name": f"at:{address}", "value": str(at)})
+            await self._world.store.commit(write)
 
     def _unknown(self, event: Event) -> bool:
         """The time of each announcement is stored before it is sent: an unknown one of our own
@@ -182,9 +210,10 @@ class Announcer:
         return events
 
     async def publish(self) -> bool:
-        """A fresh price list, then the announcement that names it. True if a relay took it."""
-        await self._publish(*await self.promise())
-        self._is_announced = await self._announce(closing=False)
+        """A fresh price list, then the announcement that names it. True if a relay took both:
+        who finds an older list than the one announced cannot order."""
+        listed = await self._publish(*await self.promise())
+        self._is_announced = await self._announce(closing=False) and listed
         return self._is_announced
 
     def _offers(self) -> list[ModelOffer]:

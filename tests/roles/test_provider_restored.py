@@ -204,6 +204,27 @@ async def test_a_statement_that_is_newer_than_the_store_begins_the_quarantine(
                 assert stall.daemon.quarantine.is_on
 
 
+async def test_prices_after_a_restore_come_after_those_that_relays_have(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    """Else the relays would refuse them, and every order would name a list that is not known."""
+    async with scene(relay_url, mint_url, tmp_path) as at:
+        buyer = at.buyer
+        async with buyer.listening() as replies:
+            async with at.selling() as stall:
+                await topped_up(stall, buyer, replies, 100)
+            at.back_up()
+            with closing(sqlite3.connect(at.folder / "provider.db")) as db, db:
+                db.execute("UPDATE meta SET value = value + 60 WHERE name LIKE 'at:%'")
+            async with at.selling():
+                pass
+            at.restore()
+            async with at.selling() as stall:
+                assert stall.daemon.quarantine.is_on
+                await asyncio.sleep(1.1)  # created_at counts whole seconds: be newer
+                assert (await ordered(stall, buyer, replies)).cost_msat > 0
+
+
 async def test_the_operator_can_say_so(relay_url: str, mint_url: str, tmp_path: Path) -> None:
     async with scene(relay_url, mint_url, tmp_path) as at:
         async with at.selling():
