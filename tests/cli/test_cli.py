@@ -178,10 +178,10 @@ def test_what_is_locked_comes_back(shell: Shell) -> None:
     for pay in ("locked", "token"):
         said = shell.ok("ask", "Hi", "--pay", pay, "--max-tokens", "16", "--json").json
         assert (said["breaches"], said["pending_msat"]) == ([], 0)
-    rows = shell.ok("wallet", "history", "--limit", "4", "--json").json["operations"]
-    assert [row["kind"] for row in rows] == ["receive", "send", "change", "send"]
-    assert 0 < rows[2]["amount"] < rows[3]["amount"]
-    assert shell.ok("wallet", "history", "--limit", "4").out.count("\n") == 4
+    rows = shell.ok("wallet", "history", "--limit", "2", "--json").json["operations"]
+    assert len(rows) == 2
+    assert "ladder" not in {row["kind"] for row in rows}
+    assert shell.ok("wallet", "history", "--limit", "2").out.count("\n") == 2
     recovered = shell.ok("wallet", "recover", "--json").json
     assert (recovered["locked"], recovered["due"]) == ([], [])
     assert set(recovered) == {"back", "locked", "due", "late"}
