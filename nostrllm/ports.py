@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from nostrllm.wire.event import Draft, Event, Rumor
 from nostrllm.wire.order import Usage
@@ -303,20 +303,41 @@ class Delta:
     pieces: int = 1
 
 
+#: What an engine can be asked for: an answer to a conversation, a text to go on with, vectors.
+Task = Literal["chat", "completion", "embedding"]
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a model server says it is; None where it does not tell.
+
+    `slots` answers at once, `busy` of them, `queued` requests behind these; `tokens_s` per answer.
+    """
+
+    slots: int | None = None
+    busy: int | None = None
+    queued: int | None = None
+    tokens_s: float | None = None
+
+
 class Engine(Protocol):
     """One model server. Every call raises EngineError."""
 
     async def models(self) -> list[str]:
-        """The model ids it serves now."""
+        """The model ids it serves now; empty where it does not tell."""
 
-    def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
-        """Run one OpenAI-shaped chat request; closing the iterator stops the generation.
+    def stream(self, body: Mapping[str, Any], task: Task = "chat") -> AsyncGenerator[Delta, None]:
+        """Run one OpenAI-shaped request; closing the iterator stops the generation.
 
-        The last delta has `usage` when the server told it.
+        The last delta has `usage` when the server told it. The text of an `embedding` is a JSON
+        list of vectors, each base64 of little-endian float32, in the order of the `input`.
         """
 
     async def health(self) -> None:
-        """Return if it can answer."""
+        """Return if it can answer; costs nothing and loads no model."""
+
+    async def load(self) -> Load:
+        """How busy it is."""
 
 
 # store

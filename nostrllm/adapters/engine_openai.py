@@ -1,73 +1,69 @@
-"""A model server that speaks the OpenAI chat API: llama.cpp, vLLM, Ollama, SGLang, OpenAI and more.
+"""A model server that speaks the OpenAI API: llama.cpp, vLLM, Ollama, SGLang, OpenAI and more.
 
-The answer is always streamed, also for a buyer who wants it whole: closing the connection of a
-stream stops the generation, while a plain request goes on burning the processor for nobody. A
-connection whose answer was read to its end is used again, if the engine is used as `async with`;
-servers announce keep-alive and then hang up, so a request that such a one loses is sent anew.
+All of them stream chat answers in the same form, and differ around it; `Quirks` says how.
 """
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+import struct
+from base64 import b64decode, b64encode
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Literal, TypeGuard
-from urllib.parse import urlsplit
+from math import isfinite
+from typing import Any, Final, Literal
 
-import aiohttp
 import orjson
 
-from nostrllm.adapters.sse import LINE_BYTES_MAX, EventStream
-from nostrllm.errors import ConfigError, EngineError
-from nostrllm.ports import Delta
+from nostrllm.adapters.engine_http import (
+    Limits,
+    Place,
+    Server,
+    count,
+    is_count,
+    listed_ids,
+    mapping,
+    parsed,
+    refusal,
+    text_of,
+)
+from nostrllm.errors import EngineError
+from nostrllm.ports import Delta, Load, Task
 from nostrllm.wire.order import Usage
 
-REFUSAL_BYTES_MAX: Final = 1 << 16
-LIST_BYTES_MAX: Final = 1 << 22
-TOKENS_MAX: Final = 1 << 32
 DONE: Final = "[DONE]"
-#: An unused connection is kept for less than the 5 s after which many servers hang up.
-KEPT_S: Final = 4.0
+DIMENSIONS_MAX: Final = 1 << 16
 
-_TOO_LONG_CODES: Final = {"exceed_context_size_error", "context_length_exceeded"}
-_TOO_LONG_WORDS: Final = ("context length", "context size", "context window", "maximum context")
+_PATHS: Final[dict[Task, str]] = {
+    "chat": "/chat/completions",
+    "completion": "/completions",
+    "embedding": "/embeddings",
+}
 _OURS: Final = {"stream", "stream_options", "n", "max_tokens", "max_completion_tokens"}
+#: What servers call an end that OpenAI calls "stop".
+_STOPS: Final = {"eos", "eos_token", "stop_sequence", "end_turn"}
 
 
 @dataclass(frozen=True, slots=True)
 class Quirks:
     """How a server departs from the API.
 
-    `include_usage`: false for one that refuses `stream_options`; its answers have no usage.
-    `limit_field`: what it calls the limit on the answer's tokens.
+    `include_usage`: false for one that refuses `stream_options`; mostly its answers have no usage.
+    `limit_field`: what it calls the limit on the answer's tokens. `one_system`: it takes a single
+    system message and only at the beginning, so all are joined there. `lists_models`: false for one
+    without /models. `key_header`: the header that takes the bare key, instead of a bearer token.
     """
 
     include_usage: bool = True
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
-
-
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """How long to wait for a server, in seconds, and how much to take from it, in bytes.
-
-    `first_s` runs from the request to the first piece of the answer, `idle_s` from piece to piece;
-    comments that only keep the connection open count for neither.
-    """
-
-    connect_s: float = 5.0
-    first_s: float = 120.0
-    idle_s: float = 60.0
-    list_s: float = 10.0
-    line_bytes_max: int = LINE_BYTES_MAX
-    total_bytes_max: int = 1 << 26
+    one_system: bool = False
+    lists_models: bool = True
+    key_header: str | None = None
 
 
 class OpenAIEngine:
     """`ports.Engine` over HTTP. `base_url` ends where `/chat/completions` begins, mostly in /v1.
 
-    The API key appears in no error, log line or repr, and neither does what the server says, since
-    that may quote the prompt.
+    `socket`: a Unix socket to reach it by. The API key appears in no error, log line or repr.
     """
 
     def __init__(
@@ -78,131 +74,80 @@ class OpenAIEngine:
         headers: Mapping[str, str] | None = None,
         quirks: Quirks | None = None,
         limits: Limits | None = None,
+        socket: str | None = None,
     ) -> None:
-        parts = urlsplit(base_url)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigError("an engine's url must begin with http:// or https://")
-        if parts.username or parts.password:
-            raise ConfigError("an engine's url must hold no password; use its API key")
-        self._url = base_url.rstrip("/")
-        self._headers = {"Accept-Encoding": "identity", **(headers or {})}
-        if api_key:
-            self._headers["Authorization"] = f"Bearer {api_key}"
         self._quirks = quirks or Quirks()
         self._limits = limits or Limits()
-        self._host = parts.hostname
-        self._kept: aiohttp.ClientSession | None = None
+        sent = dict(headers or {})
+        if api_key and self._quirks.key_header:
+            sent[self._quirks.key_header] = api_key
+        elif api_key:
+            sent["Authorization"] = f"Bearer {api_key}"
+        place = Place(base_url, sent, socket)
+        self._host = place.host
+        self._server = Server(place, self._limits)
 
     async def __aenter__(self) -> OpenAIEngine:
         """Keep connections for further requests until the block ends."""
-        self._kept = self._session(keep=True)
+        await self._server.open()
         return self
 
     async def __aexit__(self, *_: object) -> None:
         """Close them."""
-        kept, self._kept = self._kept, None
-        if kept is not None:
-            await kept.close()
+        await self._server.close()
 
     def __repr__(self) -> str:
         return f"OpenAIEngine({self._host})"
 
     async def models(self) -> list[str]:
-        """The model ids it serves now. Raises EngineError."""
-        deadline = self._after(self._limits.list_s)
-        async with self._request("GET", "/models", deadline=deadline) as response:
-            body = await _read(response, LIST_BYTES_MAX, deadline)
-        return _model_ids(body)
+        """See ports.Engine; none of a server that lists none."""
+        if not self._quirks.lists_models:
+            return []
+        return listed_ids(await self._server.ask("GET", "/models", within_s=self._limits.list_s))
 
     async def health(self) -> None:
-        """Return if it lists its models. Raises EngineError."""
-        await self.models()
+        """See ports.Engine: it lists its models, or says that it has no such list."""
+        try:
+            await self._server.ask("GET", "/models", within_s=self._limits.list_s)
+        except EngineError as error:
+            answered = error.code in {"model-unavailable", "message-invalid"}
+            if self._quirks.lists_models or not answered:
+                raise
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
-        """Run one chat request; closing the iterator stops the generation. Raises EngineError.
+    async def load(self) -> Load:
+        """See ports.Engine: what OpenAI's API has no word for."""
+        return Load()
 
-        The last delta alone has the finish reason, and the usage if the server told it. Codes:
-        `context-too-long`, `model-unavailable`, `busy`, `message-invalid`, `generation-failed`.
+    def stream(self, body: Mapping[str, Any], task: Task = "chat") -> AsyncGenerator[Delta, None]:
+        """See ports.Engine. Codes: `context-too-long`, `model-unavailable`, `busy`,
+        `message-invalid`, `generation-failed`.
         """
-        limits = self._limits
-        sent = orjson.dumps(_request_body(body, self._quirks))
-        deadline = self._after(limits.first_s)
-        answer = _Answer()
-        events = EventStream(line_bytes_max=limits.line_bytes_max)
-        path = "/chat/completions"
-        async with self._request("POST", path, deadline=deadline, sent=sent) as response:
-            _check_stream(response)
-            taken_bytes = 0
-            while not answer.done and (block := await _block(response, deadline, answer)):
-                taken_bytes += len(block)
-                if taken_bytes > limits.total_bytes_max:
-                    raise EngineError("the model server's answer is too large")
-                for delta in answer.take(events.feed(block)):
-                    yield delta
-                    deadline = self._after(limits.idle_s)
-        yield answer.last()
+        if task == "embedding":
+            return self._embed(body)
+        sent = _request_body(body, self._quirks)
+        return self._server.stream(_PATHS[task], sent, _Answer())
 
-    @asynccontextmanager
-    async def _request(
-        self, method: str, path: str, *, deadline: float, sent: bytes | None = None
-    ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {**self._headers, "Content-Type": "application/json"} if sent else self._headers
-        async with AsyncExitStack() as stack:
-            try:
-                async with asyncio.timeout_at(deadline):
-                    response = await self._asked(stack, method, path, data=sent, headers=headers)
-                    await stack.enter_async_context(response)
-                    if response.status != 200:
-                        raise _refusal(response.status, await _read_some(response))
-            except TimeoutError:
-                raise EngineError("the model server took too long") from None
-            except (aiohttp.ClientError, OSError, ValueError):
-                raise EngineError("the model server cannot be reached") from None
-            yield response
-
-    async def _asked(
-        self, stack: AsyncExitStack, method: str, path: str, **sent: Any
-    ) -> aiohttp.ClientResponse:
-        """The head of the answer, over a connection that was kept if it is good still."""
-        url = self._url + path
-        if self._kept is not None:
-            with suppress(aiohttp.ServerDisconnectedError, ConnectionError, aiohttp.ClientOSError):
-                return await self._kept.request(method, url, allow_redirects=False, **sent)
-        session = await stack.enter_async_context(self._session(keep=False))
-        return await session.request(method, url, allow_redirects=False, **sent)
-
-    def _session(self, *, keep: bool) -> aiohttp.ClientSession:
-        # aiohttp would start a C resolver for every connector where aiodns happens to be installed
-        resolver = aiohttp.ThreadedResolver()
-        connector = (
-            aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_S, resolver=resolver)
-            if keep
-            else aiohttp.TCPConnector(force_close=True, resolver=resolver)
-        )
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect_s),
-            auto_decompress=False,
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-
-    @staticmethod
-    def _after(seconds: float) -> float:
-        return asyncio.get_running_loop().time() + seconds
+    async def _embed(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
+        sent = {name: value for name, value in body.items() if name not in _OURS}
+        within_s = self._limits.first_s
+        said = await self._server.ask("POST", _PATHS["embedding"], sent, within_s=within_s)
+        vectors = _vectors(said, len(body["input"]))
+        yield Delta(text=orjson.dumps(vectors).decode(), pieces=0)
+        yield Delta(finish_reason="stop", usage=_embedding_usage(said))
 
 
 class _Answer:
-    """What the events of one answer add up to."""
+    """engine_http.Answer of OpenAI's chunks."""
 
     def __init__(self) -> None:
         self.done = False
         self.finish_reason: str | None = None
-        self.usage: Usage | None = None
-        self._empty = True
+        self._usage: Usage | None = None
+        self._pieces = 0
+        self._calls: list[str] = []
 
     def take(self, events: Sequence[str]) -> list[Delta]:
-        """The deltas with something in them, texts that came at once joined; the rest is kept for
-        `last`."""
+        """See Answer; texts that came at once are joined."""
         deltas: list[Delta] = []
         texts: list[str] = []
         for event in events:
@@ -211,7 +156,7 @@ class _Answer:
                 break
             if not event:
                 continue
-            chunk = _parse(event)
+            chunk = parsed(event)
             if text := _only_text(chunk):
                 texts.append(text)
                 continue
@@ -220,34 +165,65 @@ class _Answer:
             if delta.text or delta.reasoning or delta.tool_calls:
                 deltas.append(delta)
         deltas += _joined(texts)
-        self._empty = self._empty and not deltas
+        self._pieces += sum(delta.pieces for delta in deltas)
         return deltas
 
     def last(self) -> Delta:
-        """The closing delta. Raises EngineError when the stream ended before the answer did."""
+        """See Answer. A count of no tokens for an answer of some is no count."""
         if self.finish_reason is None and not self.done:
             raise EngineError("the model server broke off its answer")
-        if self.finish_reason is None and self._empty:
+        if self.finish_reason is None and not self._pieces:
             raise EngineError("the model server gave no answer")
-        return Delta(finish_reason=self.finish_reason or "stop", usage=self.usage)
+        usage = self._usage
+        if usage is not None and self._pieces and not (usage.prompt and usage.completion):
+            usage = None
+        return Delta(finish_reason=self.finish_reason or "stop", usage=usage)
 
     def _add(self, chunk: Mapping[str, Any]) -> Delta:
-        if error := chunk.get("error"):
-            raise _refusal(_status(error), error)
-        self.usage = _usage(chunk.get("usage")) or self.usage
+        error = chunk if chunk.get("object") == "error" else chunk.get("error")
+        if error:
+            raise refusal(_status(error), error)
+        told = _usage(chunk.get("usage")) or _timed(chunk.get("timings"))
+        self._usage = told or self._usage
         choices = chunk.get("choices")
-        choice = _mapping(choices[0]) if isinstance(choices, list) and choices else {}
+        choice = mapping(choices[0]) if isinstance(choices, list) and choices else {}
         reason = choice.get("finish_reason")
         if isinstance(reason, str):
-            self.finish_reason = reason
-        return _delta(_mapping(choice.get("delta")))
+            self.finish_reason = "stop" if reason in _STOPS else reason
+        if "text" in choice:  # a completion has no delta
+            return Delta(text=text_of(choice["text"]))
+        return self._delta(mapping(choice.get("delta")))
+
+    def _delta(self, delta: Mapping[str, Any]) -> Delta:
+        calls = delta.get("tool_calls")
+        return Delta(
+            text=text_of(delta.get("content")) or text_of(delta.get("refusal")),
+            reasoning=text_of(delta.get("reasoning_content")) or text_of(delta.get("reasoning")),
+            tool_calls=tuple(self._numbered(call) for call in calls if isinstance(call, dict))
+            if isinstance(calls, list)
+            else (),
+        )
+
+    def _numbered(self, call: dict[str, Any]) -> Mapping[str, Any]:
+        """A piece of a tool call with the index that some servers leave out: its id counts."""
+        if is_count(call.get("index")):
+            return call
+        name = str(call.get("id") or "")
+        if name and name not in self._calls:
+            self._calls.append(name)
+        index = self._calls.index(name) if name else max(0, len(self._calls) - 1)
+        return {**call, "index": index}
 
 
 def _only_text(chunk: Mapping[str, Any]) -> str | None:
     """The text of a chunk that has nothing else to say, as most of them; None: look closely."""
     match chunk:
         case {"choices": [{"delta": {"content": str(text), **more}, **rest}]} if not (
-            more or rest.get("finish_reason") or chunk.get("usage") or chunk.get("error")
+            more
+            or rest.get("finish_reason")
+            or chunk.get("usage")
+            or chunk.get("error")
+            or chunk.get("timings")
         ):
             return text
     return None
@@ -270,136 +246,114 @@ def _request_body(body: Mapping[str, Any], quirks: Quirks) -> dict[str, Any]:
     limit = body.get("max_completion_tokens", body.get("max_tokens"))
     if limit is not None:
         sent[quirks.limit_field] = limit
+    if "messages" in body:
+        sent["messages"] = _messages(body["messages"], one_system=quirks.one_system)
     return sent
 
 
-def _check_stream(response: aiohttp.ClientResponse) -> None:
-    if response.content_type != "text/event-stream":
-        raise EngineError("the model server did not stream its answer")
+def _messages(messages: Sequence[Mapping[str, Any]], *, one_system: bool) -> list[dict[str, Any]]:
+    """The messages in the form that most servers know: `developer` is their `system`, and parts
+    that are all text are one string."""
+    sent = [
+        {**each, "role": "system" if each["role"] == "developer" else each["role"]}
+        for each in messages
+    ]
+    for message in sent:
+        if (text := plain_text(message.get("content"))) is not None:
+            message["content"] = text
+    systems = [each for each in sent if each["role"] == "system"]
+    if not one_system or not systems:
+        return sent
+    joined = "\n\n".join(str(each.get("content") or "") for each in systems)
+    others = [each for each in sent if each["role"] != "system"]
+    return [{"role": "system", "content": joined}, *others]
 
 
-async def _block(response: aiohttp.ClientResponse, deadline: float, answer: _Answer) -> bytes:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return await response.content.readany()
-    except TimeoutError:
-        broken = EngineError("the model server took too long")
-    except (aiohttp.ClientError, OSError):
-        broken = EngineError("the model server broke off its answer")
-    if answer.finish_reason is None:
-        raise broken
-    return b""  # everything but the usage had come
-
-
-async def _read(response: aiohttp.ClientResponse, bytes_max: int, deadline: float) -> Any:
-    try:
-        async with asyncio.timeout_at(deadline):
-            return orjson.loads(await _read_at_most(response, bytes_max))
-    except (aiohttp.ClientError, OSError, ValueError):
-        raise EngineError("the model server gave no usable answer") from None
-
-
-async def _read_some(response: aiohttp.ClientResponse) -> Any:
-    """What a refusal says, if it is JSON; the caller's deadline holds."""
-    try:
-        body = orjson.loads(await _read_at_most(response, REFUSAL_BYTES_MAX))
-    except (aiohttp.ClientError, ValueError):
+def plain_text(content: object) -> str | None:
+    """The text of a message's parts if they are nothing but text, else None."""
+    if not isinstance(content, list):
         return None
-    return body.get("error", body) if isinstance(body, dict) else None
-
-
-async def _read_at_most(response: aiohttp.ClientResponse, bytes_max: int) -> bytes:
-    body = bytearray()
-    while block := await response.content.readany():
-        body += block
-        if len(body) > bytes_max:
-            raise ValueError("too large")
-    return bytes(body)
-
-
-def _refusal(status: int, error: Any) -> EngineError:
-    """A refusal in our words: theirs may quote the prompt."""
-    said = _mapping(error)
-    names = {str(said.get("type")), str(said.get("code"))}
-    text = str(said.get("message", "")).lower()
-    if names & _TOO_LONG_CODES or (
-        status in {400, 413, 422} and any(word in text for word in _TOO_LONG_WORDS)
-    ):
-        return EngineError("the prompt is too long for the model", code="context-too-long")
-    if status == 404 or "model_not_found" in names:
-        return EngineError("the model server has no such model", code="model-unavailable")
-    if status in {401, 403}:
-        return EngineError("the model server refuses its API key", code="model-unavailable")
-    if status in {429, 503, 529}:
-        return EngineError("the model server is busy", code="busy")
-    if 400 <= status < 500:
-        return EngineError(
-            f"the model server refuses the request ({status})", code="message-invalid"
-        )
-    return EngineError(f"the model server failed ({status})")
+    texts = [part.get("text") for part in content if part.get("type") == "text"]
+    if len(texts) != len(content) or not all(isinstance(text, str) for text in texts):
+        return None
+    return "\n".join(map(str, texts))
 
 
 def _status(error: Any) -> int:
-    code = _mapping(error).get("code")
+    code = mapping(error).get("code")
     return code if isinstance(code, int) and 400 <= code < 600 else 500
-
-
-def _model_ids(body: Any) -> list[str]:
-    listed = _mapping(body).get("data")
-    if not isinstance(listed, list):
-        raise EngineError("the model server gave no list of models")
-    ids = (_mapping(each).get("id") for each in listed)
-    return [each for each in ids if isinstance(each, str)]
-
-
-def _parse(event: str) -> Mapping[str, Any]:
-    try:
-        chunk = orjson.loads(event)
-    except ValueError:
-        raise EngineError("the model server sent a chunk that is not JSON") from None
-    if not isinstance(chunk, dict):
-        raise EngineError("the model server sent a chunk that is not an object")
-    return chunk
-
-
-def _delta(delta: Mapping[str, Any]) -> Delta:
-    calls = delta.get("tool_calls")
-    return Delta(
-        text=_text(delta.get("content")) or _text(delta.get("refusal")),
-        reasoning=_text(delta.get("reasoning_content")) or _text(delta.get("reasoning")),
-        tool_calls=tuple(call for call in calls if isinstance(call, dict))
-        if isinstance(calls, list)
-        else (),
-    )
-
-
-def _text(value: Any) -> str:
-    if value is None:
-        return ""
-    if not isinstance(value, str):
-        raise EngineError("the model server sent a piece of text that is not text")
-    return value
 
 
 def _usage(said: Any) -> Usage | None:
     """The counts, or None when the server tells none that can be believed."""
-    counts = _mapping(said)
+    counts = mapping(said)
     prompt, completion = counts.get("prompt_tokens"), counts.get("completion_tokens")
-    if not (_is_count(prompt) and _is_count(completion)):
+    if not (is_count(prompt) and is_count(completion)):
         return None
-    cached = _mapping(counts.get("prompt_tokens_details")).get("cached_tokens")
-    reasoning = _mapping(counts.get("completion_tokens_details")).get("reasoning_tokens")
+    cached = count(mapping(counts.get("prompt_tokens_details")).get("cached_tokens"))
+    reasoning = count(mapping(counts.get("completion_tokens_details")).get("reasoning_tokens"))
     return Usage(
         prompt=prompt,
         completion=completion,
-        cached=min(cached, prompt) if _is_count(cached) else 0,
-        reasoning=min(reasoning, completion) if _is_count(reasoning) else 0,
+        cached=min(cached, prompt),
+        reasoning=min(reasoning, completion),
     )
 
 
-def _is_count(value: Any) -> TypeGuard[int]:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value <= TOKENS_MAX
+def _timed(said: Any) -> Usage | None:
+    """llama.cpp's `timings`, which it sends also where no usage was asked for."""
+    timings = mapping(said)
+    read, written = timings.get("prompt_n"), timings.get("predicted_n")
+    if not (is_count(read) and is_count(written)):
+        return None
+    cached = count(timings.get("cache_n"))
+    return Usage(prompt=read + cached, completion=written, cached=cached)
 
 
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, dict) else {}
+# embeddings
+
+
+def _vectors(said: Any, wanted: int) -> list[str]:
+    """As many vectors as texts, in their order, each base64 of little-endian float32.
+
+    Raises EngineError.
+    """
+    listed = mapping(said).get("data")
+    if not isinstance(listed, list) or len(listed) != wanted:
+        raise EngineError("the model server gave another number of vectors")
+    found = sorted(
+        ((_index(each, place), _packed(mapping(each).get("embedding")))
+         for place, each in enumerate(listed)),
+        key=lambda pair: pair[0],
+    )  # fmt: skip
+    if [index for index, _ in found] != list(range(wanted)):
+        raise EngineError("the model server's vectors are not numbered")
+    if len({len(packed) for _, packed in found}) != 1:
+        raise EngineError("the model server's vectors differ in length")
+    return [b64encode(packed).decode() for _, packed in found]
+
+
+def _index(each: Any, place: int) -> int:
+    index = mapping(each).get("index", place)
+    return index if is_count(index) else -1
+
+
+def _packed(vector: Any) -> bytes:
+    """A vector as float32, whether it came as numbers or as base64. Raises EngineError."""
+    try:
+        if isinstance(vector, str):
+            raw = b64decode(vector, validate=True)
+            numbers = struct.unpack(f"<{len(raw) // 4}f", raw)
+        else:
+            numbers = tuple(float(number) for number in vector)
+            raw = struct.pack(f"<{len(numbers)}f", *numbers)
+    except (ValueError, TypeError, struct.error, OverflowError):
+        raise EngineError("the model server sent a vector that is none") from None
+    if not 1 <= len(numbers) <= DIMENSIONS_MAX or not all(map(isfinite, numbers)):
+        raise EngineError("the model server sent a vector that is none")
+    return raw
+
+
+def _embedding_usage(said: Any) -> Usage | None:
+    prompt = mapping(mapping(said).get("usage")).get("prompt_tokens")
+    return Usage(prompt=prompt) if is_count(prompt) and prompt else None

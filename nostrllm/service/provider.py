@@ -15,7 +15,8 @@ from typing import Any
 import structlog
 
 from nostrllm.adapters.clock import SystemClock
-from nostrllm.adapters.engine_openai import Limits, OpenAIEngine, Quirks
+from nostrllm.adapters.engine_http import Limits
+from nostrllm.adapters.engine_openai import OpenAIEngine, Quirks
 from nostrllm.adapters.keys_sdk import nprofile, to_npub
 from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.adapters.relays_websockets import WebsocketRelays

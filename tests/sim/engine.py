@@ -9,7 +9,7 @@ from collections.abc import AsyncGenerator, Mapping
 from typing import Any
 
 from nostrllm.errors import EngineError
-from nostrllm.ports import Delta
+from nostrllm.ports import Delta, Load, Task
 from nostrllm.wire.order import Usage
 from tests.sim.life import Life
 from tests.sim.weather import Weather
@@ -41,7 +41,13 @@ class SimEngine:
     async def health(self) -> None:
         """See ports.Engine."""
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
+    async def load(self) -> Load:
+        """See ports.Engine."""
+        return Load()
+
+    async def stream(
+        self, body: Mapping[str, Any], task: Task = "chat"
+    ) -> AsyncGenerator[Delta, None]:
         """See ports.Engine."""
         self._life.boundary("before engine")
         question = str(body["messages"][-1]["content"])

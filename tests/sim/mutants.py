@@ -13,6 +13,7 @@ from nostrllm.ports import (
     Delta,
     Engine,
     Keyset,
+    Load,
     Melt,
     MeltQuote,
     Mint,
@@ -20,6 +21,7 @@ from nostrllm.ports import (
     Mints,
     Row,
     Store,
+    Task,
     Write,
 )
 from nostrllm.provider.admit import Admission, Letter, Wish
@@ -282,10 +284,16 @@ class RepeatingEngine:
     async def health(self) -> None:
         """See ports.Engine."""
 
-    async def stream(self, body: Mapping[str, Any]) -> AsyncGenerator[Delta, None]:
+    async def load(self) -> Load:
+        """See ports.Engine."""
+        return await self._engine.load()
+
+    async def stream(
+        self, body: Mapping[str, Any], task: Task = "chat"
+    ) -> AsyncGenerator[Delta, None]:
         """Twice the same answer."""
         for _ in range(2):
-            async for delta in self._engine.stream(body):
+            async for delta in self._engine.stream(body, task):
                 yield delta
 
 
