@@ -186,7 +186,7 @@ class Locks:
         wrong: list[Breach] = []
         for name in await self.ladders(purchase):
             outcome = await purse.run(name)
-            units += outcome.amount if outcome.state == "DONE" else 0
+            units += 0 if outcome.state == "PREPARED" else sum(one.amount for one in outcome.proofs)
             wrong += ["signatures-invalid"] if outcome.suspect else []
         return Found(units, tuple(wrong))
 

@@ -188,6 +188,11 @@ def redeemed(place: str, to: str, orders: Sequence[Redeemed], fee_msat: int) -> 
     )
 
 
+def spoiled(place: str, msat: int) -> Postings:
+    """The mint signed coins wrongly that were to be ours: they are worth nothing."""
+    return balanced(("lost", msat), (place, -msat))
+
+
 def change_credited(order_id: str, pubkey: str, change_msat: int) -> Postings:
     """Change that the mint would not sign goes to the client's account."""
     return balanced((change(order_id), change_msat), (account(pubkey), -change_msat))

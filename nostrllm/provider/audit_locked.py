@@ -55,21 +55,18 @@ def swaps(books: Books) -> Iterator[tuple[str, ledger.Postings]]:
             part = ledger.Redeemed(token.id, token.worth_msat, token.signed_msat)
             batches.setdefault(token.batch, []).append(part)
     for row in books.operations.values():
-        if row.kind == "settle" and row.state == "DONE":
-            lines = ledger.redeemed(
-                ledger.locked(row.mint, row.unit),
-                ledger.coins(row.mint, row.unit),
-                batches.get(row.id, []),
-                row.fee_msat,
-            )
-            yield f"redeemed:{row.id}", lines
+        to = ledger.coins(row.mint, row.unit)
+        if row.kind == "settle" and (row.state == "DONE" or row.id in batches):
+            place, parts = ledger.locked(row.mint, row.unit), batches.get(row.id, [])
+            yield f"redeemed:{row.id}", ledger.redeemed(place, to, parts, row.fee_msat)
+            if row.lost_msat:
+                yield f"spoiled:{row.id}", ledger.spoiled(to, row.lost_msat)
         elif row.id.startswith(DEPOSIT) and row.state == "DONE":
             msat = row.amount_msat - row.fee_msat
-            lines = ledger.deposited(ledger.coins(row.mint, row.unit), msat)
+            lines = ledger.deposited(to, msat)
             yield f"deposit:{row.id}", lines
         elif (is_trial(row) or row.id.startswith(TIDY)) and row.state == "DONE" and row.fee_msat:
-            fee = ledger.fee_borne(ledger.coins(row.mint, row.unit), row.fee_msat)
-            yield f"fee:{row.id}", fee
+            yield f"fee:{row.id}", ledger.fee_borne(to, row.fee_msat)
 
 
 def is_trial(row: OperationRow) -> bool:

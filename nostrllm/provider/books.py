@@ -137,7 +137,10 @@ class Coin:
 
 @dataclass(frozen=True, slots=True)
 class OperationRow:
-    """A request to a mint; `ys` names the coins that a receive took."""
+    """A request to a mint; `ys` names the coins that a receive took.
+
+    `lost_msat`: what the mint signed wrongly of our part of a settle.
+    """
 
     id: str
     kind: str
@@ -147,6 +150,7 @@ class OperationRow:
     amount_msat: int
     fee_msat: int
     ys: tuple[str, ...]
+    lost_msat: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -372,7 +376,16 @@ def _operation(books: Books, row: Row) -> None:
         amount_msat=_whole(row, "amount") * worth,
         fee_msat=_whole(row, "fee") * worth,
         ys=taken,
+        lost_msat=_lost(_text(row, "evidence")) * worth,
     )
+
+
+def _lost(evidence: str) -> int:
+    found = json.loads(evidence) if evidence else None
+    lost = found["lost"] if isinstance(found, dict) else 0  # the first version kept a bare list
+    if not isinstance(lost, int):
+        raise TypeError("lost")
+    return lost
 
 
 def _claim(books: Books, row: Row) -> None:

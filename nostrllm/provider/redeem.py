@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections import Counter
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -295,16 +294,13 @@ class Redeemer:
         """What is committed with the swap's end."""
 
         def then(outcome: Outcome) -> Sequence[Write]:
-            if outcome.suspect:  # the mint took the coins and signed wrongly
+            if outcome.suspect and not outcome.proofs:  # it took the coins and gave us nothing
                 return [write for row in rows for write in self._loss(row)]
-            if outcome.state != "DONE":
+            if outcome.state != "DONE" and not outcome.suspect:
                 return [Write("locked_back", {"batch": batch})]
             coin = unit_msat(outcome.unit)
-            signed: Counter[str] = Counter()
-            for one in outcome.signed:
-                signed[one.owner] += one.output.amount
             parts = [
-                ledger.Redeemed(row["id"], int(row["worth_msat"]), signed[row["id"]] * coin)
+                ledger.Redeemed(row["id"], int(row["worth_msat"]), int(row["change_units"]) * coin)
                 for row in rows
             ]
             place = ledger.locked(outcome.mint, outcome.unit)
@@ -312,6 +308,10 @@ class Redeemer:
             lines = ledger.redeemed(place, to, parts, outcome.fee * coin)
             done = [Write("locked_settled", {"id": row["id"]}, rows=1) for row in rows]
             done += [write for row in rows for write in self._credited(row)]
+            lost = outcome.amount - sum(proof.amount for proof in outcome.proofs)
+            if lost:
+                spoiled = ledger.spoiled(to, lost * coin)
+                done += post(f"spoiled:{batch}", spoiled, self._world.now_s())
             return [*done, *post(f"redeemed:{batch}", lines, self._world.now_s())]
 
         return then

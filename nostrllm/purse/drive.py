@@ -8,7 +8,6 @@ ended. New coins, the operation's end and the caller's own writes are committed 
 from __future__ import annotations
 
 import asyncio
-import json
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -32,7 +31,16 @@ from nostrllm.purse.operation import (
     proof_of,
     proof_write,
 )
-from nostrllm.purse.outputs import made_of, mixed, note_of, owners, signed_of, spent_since
+from nostrllm.purse.outputs import (
+    Made,
+    evidence_of,
+    made_of,
+    mixed,
+    note_of,
+    owners,
+    signed_of,
+    spent_since,
+)
 from nostrllm.purse.till import (
     BadSignature,
     Till,
@@ -117,7 +125,7 @@ class Driver:
 
     async def _outcome(self, operation: Operation) -> Outcome:
         rows = await self._till.store.read("proof_of_operation", operation=operation.id)
-        if operation.kind == "ladder" and operation.state == "DONE":
+        if operation.kind == "ladder" and operation.state != "PREPARED":
             operation = replace(operation, amount=sum(int(row["amount"]) for row in rows))
         token = None
         if operation.kind == "send" and operation.state == "DONE":
@@ -129,8 +137,8 @@ class Driver:
                 )
             ]
             token = token_of(operation, [proof_of(row) for row in sent])
-        signed = signed_of(operation) if operation.state == "DONE" else ()
-        return outcome_of(operation, [proof_of(row) for row in rows], token, signed)
+        proofs = [proof_of(row) for row in rows]
+        return outcome_of(operation, proofs, token, signed_of(operation))
 
     # one try
 
@@ -288,16 +296,14 @@ class Driver:
             return await melt.finish(self._till, operation, signed, then)
         till = self._till
         keyset = await keyset_of(till.mints.at(operation.mint), operation.outputs[0].id)
-        try:
-            made = made_of(till, operation, signatures, keyset)
-        except BadSignature:
-            if source == "handed":
-                raise
-            return await self._suspect(operation, signatures, then)
-        done = replace(operation, state="DONE", note=note_of(made.signed))
-        coins = made.coins
+        made = made_of(till, operation, signatures, keyset)
+        if made.bad and source == "handed":
+            raise BadSignature
         if source == "restored":
-            coins = await spent_since(till, operation, coins)
+            made = replace(made, coins=await spent_since(till, operation, made.coins))
+        if made.bad:
+            return await self._suspect(operation, signatures, made, then)
+        done, coins = replace(operation, state="DONE", note=note_of(made.signed)), made.coins
         writes = [proof_write("proof_insert", proof, operation, own) for proof, own in coins]
         writes.append(Write("proof_spend_all", {"owner": operation.id}))
         proofs = [proof for proof, _ in coins]
@@ -351,13 +357,21 @@ class Driver:
         return await self._finish(part, found, then, source) if rungs else operation
 
     async def _suspect(
-        self, operation: Operation, signatures: Sequence[BlindSignature], then: Then
+        self, operation: Operation, signatures: Sequence[BlindSignature], made: Made, then: Then
     ) -> Operation:
-        """The mint's answer is kept as evidence and counts as no money; inputs stay reserved."""
+        """The mint's answer is kept as evidence; inputs stay reserved.
+
+        In a swap of many payers one bad signature is not everybody's loss, nor is it in a ladder:
+        what was signed well is kept. Anywhere else the answer counts as no money.
+        """
         log.error("mint_signature_bad", operation=operation.id[:16], mint=operation.mint)
-        note = json.dumps([signature.as_dict() for signature in signatures])
+        if operation.kind not in ("settle", "ladder"):
+            made = replace(made, coins=(), signed=())
+        note = evidence_of(signatures, made)
         lost = replace(operation, state="SUSPECT", code="payment-mint-unaccepted", note=note)
-        writes = then(outcome_of(lost))
+        writes = [proof_write("proof_insert", proof, operation, own) for proof, own in made.coins]
+        proofs = [proof for proof, _ in made.coins]
+        writes += then(outcome_of(lost, proofs, None, made.signed))
         await self._till.store.commit(lost.finish(self._till.clock.now()), *writes)
         return lost
 

@@ -154,7 +154,8 @@ class Outcome:
     `state`: DONE; REJECTED (the mint did not do it and never will; our own coins are ours again);
     PREPARED (not known yet, run it again). Units: `amount` as in Operation, `fee` the mint's, `net`
     what is left. `code` is a wire code when it is not DONE. `token` holds the coins of a send.
-    `suspect`: the mint's signatures do not verify; the money counts as lost, its answer is kept.
+    `suspect`: of the mint's signatures some do not verify; its answer is kept. `proofs` and
+    `signed` have what was signed well, in a settle and in a ladder; the rest counts as lost.
     `signed`: the mint's signatures on outputs that were not ours.
     """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.ports import Keyset
 from nostrllm.purse.operation import Operation, Own, Signed
-from nostrllm.purse.till import Till, checked_signature
+from nostrllm.purse.till import BadSignature, Till, checked_signature
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof
 
 Coins = Sequence[tuple[Proof, Own]]
@@ -17,25 +17,38 @@ Coins = Sequence[tuple[Proof, Own]]
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """What a mint's signatures are: coins of ours, and what is somebody else's."""
+    """What a mint's signatures are: coins of ours, what is somebody else's, and what is neither.
 
-    coins: Coins
-    signed: Sequence[Signed]
+    `bad`: the outputs whose signature does not verify.
+    """
+
+    coins: Coins = ()
+    signed: Sequence[Signed] = ()
+    bad: Sequence[tuple[Own, BlindedMessage]] = ()
+
+    @property
+    def lost(self) -> int:
+        """What our own coins among the bad ones would have been worth, in units."""
+        return sum(own.amount for own, _ in self.bad if not own.foreign)
 
 
 def made_of(
     till: Till, operation: Operation, signatures: Sequence[BlindSignature], keyset: Keyset
 ) -> Made:
-    """What the signatures on these outputs are. Raises BadSignature if one of them is none."""
+    """What the signatures on these outputs are."""
     coins: list[tuple[Proof, Own]] = []
     signed: list[Signed] = []
+    bad: list[tuple[Own, BlindedMessage]] = []
     for own, output, signature in zip(operation.own, operation.outputs, signatures, strict=True):
-        if own.foreign:
-            checked_signature(output, signature, keyset)
-            signed.append(Signed(own.owner, output, signature))
-        else:
-            coins.append((till.unblind(own, output, signature, keyset), own))
-    return Made(coins, signed)
+        try:
+            if own.foreign:
+                checked_signature(output, signature, keyset)
+                signed.append(Signed(own.owner, output, signature))
+            else:
+                coins.append((till.unblind(own, output, signature, keyset), own))
+        except BadSignature:
+            bad.append((own, output))
+    return Made(coins, signed, bad)
 
 
 async def spent_since(till: Till, operation: Operation, coins: Coins) -> Coins:
@@ -54,18 +67,30 @@ def note_of(signed: Sequence[Signed]) -> str:
     return json.dumps(rows, separators=(",", ":")) if rows else ""
 
 
+def evidence_of(signatures: Sequence[BlindSignature], made: Made) -> str:
+    """What a mint answered that signed wrongly, as an operation keeps it: the whole of it, which
+    outputs it signed wrongly, what of ours that cost, and the others' good ones as in `note_of`."""
+    found = {
+        "lost": made.lost,
+        "bad": [output.B_ for _, output in made.bad],
+        "signed": json.loads(note_of(made.signed) or "[]"),
+        "signatures": [signature.as_dict() for signature in signatures],
+    }
+    return json.dumps(found, separators=(",", ":"))
+
+
 def signed_of(operation: Operation) -> list[Signed]:
-    """The signatures on others' outputs that an operation kept."""
-    if operation.kind != "settle" or not operation.note:
+    """The good signatures on others' outputs that an operation kept."""
+    if operation.kind != "settle" or operation.state not in ("DONE", "SUSPECT"):
         return []
+    kept = json.loads(operation.note or "[]")
+    if operation.state == "SUSPECT":
+        kept = kept["signed"] if isinstance(kept, dict) else []
     rows = {
         output.B_: (own.owner, output)
         for own, output in zip(operation.own, operation.outputs, strict=True)
     }
-    return [
-        Signed(*rows[name], BlindSignature.from_dict(signature))
-        for name, signature in json.loads(operation.note)
-    ]
+    return [Signed(*rows[name], BlindSignature.from_dict(signature)) for name, signature in kept]
 
 
 def mixed(

@@ -6,10 +6,12 @@ change and the mint's fee, each of it once.
 
 from __future__ import annotations
 
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -233,3 +235,63 @@ async def test_coins_that_somebody_else_spent_end_a_settle(
     assert (alone.state, alone.code) == ("REJECTED", "payment-token-spent")
     assert (await settle(ben.purse, "good", ben.mint, [good])).net == IN - FEE - CHANGES[1]
     assert (await ann.purse.run("change-x")).state == "PREPARED"
+
+
+@pytest.mark.parametrize("faults", [[], ["lost"]])
+async def test_one_bad_signature_spoils_one_output(
+    ann: Wallet, ben: Wallet, eve: Wallet, faulty: FaultyMint, faults: list[str]
+) -> None:
+    """Of a swap of many payers: what the mint signed well is kept, whosever it is."""
+    count, spoiled = 1, 0
+    while spoiled < count:
+        paid = []
+        for payer in (ann, eve):
+            await payer.fund(32)
+            paid.append(await pays(payer, str(spoiled)))
+        parts = [
+            one.part(f"order {n}", change)
+            for n, (one, change) in enumerate(zip(paid, CHANGES, strict=True))
+        ]
+        plan = await ben.purse.plan_settle(f"settle-{spoiled}", ben.mint, "sat", parts)
+        await ben.store.commit(*plan.writes)
+
+        def spoil(body: Any, which: int = spoiled) -> Any:
+            if body["signatures"]:
+                body["signatures"][which]["dleq"]["e"] = "11" * 32
+            return body
+
+        before = await counted(ben)
+        faulty.changes, faulty.faults = {"/v1/swap": spoil, "/v1/restore": spoil}, list(faults)
+        outcome = await ben.purse.run(plan.op_id)
+        faulty.changes = {}
+        assert (outcome.state, outcome.suspect) == ("REJECTED", True)
+        kept = sum(proof.amount for proof in outcome.proofs)
+        signed = sum(one.output.amount for one in outcome.signed)
+        evidence = json.loads(outcome.note)
+        assert outcome.amount - kept == evidence["lost"]
+        assert (evidence["lost"] == 0) != (signed == sum(CHANGES))
+        assert len(evidence["bad"]) == 1
+        assert await counted(ben) - before == kept
+        assert await ben.again().run(plan.op_id) == outcome
+        spoiled, count = spoiled + 1, len(outcome.proofs) + len(outcome.signed) + 1
+
+
+async def test_one_bad_signature_spoils_one_rung(
+    ann: Wallet, ben: Wallet, faulty: FaultyMint
+) -> None:
+    await ann.fund(32)
+    paid = await pays(ann, "0")
+    [change, _] = CHANGES
+    done = await settle(ben.purse, "settle", ben.mint, [paid.part("order", change)])
+    assert done.state == "DONE"
+
+    def spoil(body: Any) -> Any:
+        body["signatures"][0]["dleq"]["e"] = "11" * 32
+        return body
+
+    faulty.changes = {"/v1/restore": spoil}
+    found = await ann.purse.run("change-0")
+    assert (found.state, found.suspect) == ("REJECTED", True)
+    assert 0 < found.amount < change
+    assert found.amount == sum(proof.amount for proof in found.proofs)
+    assert await ann.purse.run("change-0") == found

@@ -25,6 +25,7 @@ from nostrllm.ports import Filter
 from nostrllm.provider import daemon as daemon_module
 from nostrllm.provider import trial
 from nostrllm.provider.daemon import Daemon
+from nostrllm.provider.handout import chosen
 from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.payout import deposit
 from nostrllm.provider.trial import Trials
@@ -504,6 +505,38 @@ async def test_a_mint_that_signs_wrongly_is_doubted_and_the_loss_is_booked(towns
         assert isinstance(result, wire.Result)
         assert result.change is not None  # swapped first
         await it.audited()
+
+
+@pytest.mark.parametrize("which", [0, 1, 2, -1])
+async def test_one_bad_signature_costs_no_more_than_its_coin(towns: Towns, which: int) -> None:
+    def spoil(body: Any) -> Any:
+        body["signatures"][which]["dleq"]["e"] = "11" * 32
+        return body
+
+    place = await towns()
+    async with place.open() as (it, _), listening(it.buyer) as ear:
+        paid = [await it.pay(), await it.pay()]
+        async with it.stall.daemon.redeemer._sweeping:
+            letters = await placed(it, ear, paid)
+            await ear.ended(*letters)
+            place.faulty.changes["/v1/swap"] = spoil
+        await at_rest(it)
+        place.faulty.changes.clear()
+        assert set((await states(it.stall)).values()) == {"settled"}
+        assert await swaps(it.stall) == ["SUSPECT"]
+        history = await it.stall.world.purse.history()
+        [row] = [row for row in history if row["kind"] == "settle"]
+        evidence = json.loads(row["note"])
+        assert (await it.stall.books()).get("lost", 0) == evidence["lost"] * 1_000
+        wanted, signed = set[str](), set[str]()
+        for name in letters:
+            wanted |= {one.B_ for one in chosen(await it.stall.daemon._locks.stored(name))}
+            told = await ear.told(name)
+            assert told.signed is not None
+            signed |= signatures(told.signed).keys()
+        assert wanted - signed == wanted & {*evidence["bad"]}
+        await it.audited()
+        assert not await it.stall.daemon.trials.passed(place.faulty.url)
 
 
 @pytest.mark.parametrize("ahead_s", [600, -600])

@@ -223,7 +223,8 @@ SELECT * FROM proof WHERE state <> 'spent' OR operation = 'scan' OR operation LI
 ORDER BY mint, unit, y;
 -- name: audit_operations
 SELECT id, kind, mint, unit, state, amount, fee,
-    CASE WHEN kind = 'receive' AND state = 'DONE' THEN body ELSE '' END AS body
+    CASE WHEN kind = 'receive' AND state = 'DONE' THEN body ELSE '' END AS body,
+    CASE WHEN kind = 'settle' AND state = 'SUSPECT' THEN note ELSE '' END AS evidence
 FROM operation ORDER BY created_at, id;
 -- name: audit_claims
 SELECT mint, y, owner FROM claim ORDER BY mint, y;
