@@ -1,43 +1,16 @@
 """Entry of every devnet process: `python -m nostrllm.devnet.child ROLE PARENT_PID FDS…`.
 
-It arranges its own death before anything heavy is imported, so that nothing outlives the process
-that started it, not even when that one is killed with SIGKILL. Two ropes are tied, because neither
-holds alone: the kernel's parent-death signal (Linux) and a pipe whose other end only the parent
-holds.
+It ties its life to its parent's before anything heavy is imported.
 """
 
 from __future__ import annotations
 
-import ctypes
-import json
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
-from typing import Any
 
-PR_SET_PDEATHSIG = 1
-
-
-def arm(parent_pid: int, lifeline_fd: int) -> None:
-    """Die with the parent, whatever happens to it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-    if os.getppid() != parent_pid:  # it died before the line above
-        os._exit(1)
-    threading.Thread(target=_hold, args=(lifeline_fd,), name="lifeline", daemon=True).start()
-
-
-def _hold(lifeline_fd: int) -> None:
-    os.read(lifeline_fd, 1)  # returns when the parent is gone
-    os.killpg(0, signal.SIGKILL)
-
-
-def report(fd: int, **said: Any) -> None:
-    """Tell the parent, once, that this child is ready."""
-    os.write(fd, json.dumps(said).encode() + b"\n")
-    os.close(fd)
+from nostrllm.lifeline import arm, report
 
 
 def relay(report_fd: int, port: str) -> None:
