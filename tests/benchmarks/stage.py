@@ -75,11 +75,17 @@ class Stage:
 
 
 @contextmanager
-def staged(folder: Path, engine: Mock | Path | str, *, slots: int = 8) -> Iterator[Stage]:
-    """All parts in `folder`; the engine is a mock, weights for llama.cpp, or a server's URL."""
+def staged(
+    folder: Path, engine: Mock | Path | str, *, slots: int = 8, mint: Child | None = None
+) -> Iterator[Stage]:
+    """All parts in `folder`; the engine is a mock, weights for llama.cpp, or a server's URL.
+
+    `mint`: one that runs already.
+    """
     with ExitStack() as stack:
         relay = stack.enter_context(start_relay(folder / "relay"))
-        mint = stack.enter_context(start_mint(folder / "mint"))
+        if mint is None:
+            mint = stack.enter_context(start_mint(folder / "mint"))
         engine_url = _engine(stack, folder, engine)
         upstream = first_model(engine_url)
         state = folder / "provider"

@@ -24,16 +24,20 @@ from nostrllm.service.audit import audit_provider
 from nostrllm.service.config import read_provider_config
 from tests.benchmarks.stage import ROOT, Mock, Stage, staged
 from tests.crash.count import Count, count
-from tests.crash.shopper import MODES, Mode, Plan
+from tests.crash.shopper import MODES, Mode, Plan, Task
+from tests.mintclock import ClockedMint, clocked_mint
 
 KILLS = 20
-KILLS_NIGHTLY = 100
+KILLS_NIGHTLY = 300
 ORDERS_MIN = 10
 ANSWERS_MIN = 3
 #: The mint may still be working for somebody who is dead.
 MINT_S = 20.0
 BUSY_S = 4.0
 FINISH_S = 90.0
+FINISH_S_PER_KILL = 3.0
+#: Every locktime is over then, and no grace: an order that was answered has long been settled.
+LOCKTIMES_S = 3 * 3_600.0
 
 
 @dataclass
@@ -41,6 +45,7 @@ class Market:
     """The processes, where their rows are, and how to count."""
 
     stage: Stage
+    mint: ClockedMint
     shopper: Child
     plan: Plan
     folder: Path
@@ -65,6 +70,12 @@ class Market:
         assert audit.ok, [check for check in audit.checks if not check.ok]
         return found
 
+    def check_now(self) -> None:
+        """The shopper is done, and the provider has nothing to do: nothing is on its way."""
+        found = self.count()
+        assert found.adds_up, found
+        assert not found.flying, found
+
     def wait_for_orders(self, count: int) -> None:
         """Until there are so many more, or it takes too long: somebody may just be starting."""
         wanted, until = self.orders() + count, time.monotonic() + BUSY_S
@@ -78,10 +89,21 @@ class Market:
             assert time.monotonic() < until
             time.sleep(0.05)
 
+    def wait_until_tried(self) -> None:
+        """Until the provider has earned enough to try the mint, and believes its locks."""
+        until = time.monotonic() + FINISH_S
+        while not self.rows("meta", "name LIKE 'keeps-locks:%' AND value <> '0'"):
+            assert time.monotonic() < until
+            time.sleep(0.05)
+
     def orders(self, which: str = "true") -> int:
         """How many the provider has."""
+        return self.rows("orders", which)
+
+    def rows(self, table: str, which: str) -> int:
+        """How many the provider has in a table."""
         with closing(sqlite3.connect(self.folder / "provider/provider.db", timeout=30)) as db:
-            sql = f"SELECT count(*) FROM orders WHERE {which}"
+            sql = f"SELECT count(*) FROM {table} WHERE {which}"
             return int(db.execute(sql).fetchone()[0])
 
     @property
@@ -110,10 +132,13 @@ def _shopper(folder: Path, stage: Stage, modes: tuple[Mode, ...]) -> tuple[Child
 @contextmanager
 def market(folder: Path, modes: tuple[Mode, ...]) -> Iterator[Market]:
     """All processes; the shopper has never run."""
-    with staged(folder, Mock(chunks=8, pause_ms=10)) as stage:
+    with (
+        clocked_mint(folder) as mint,
+        staged(folder, Mock(chunks=8, pause_ms=10), mint=mint.child) as stage,
+    ):
         shopper, plan = _shopper(folder, stage, modes)
         try:
-            yield Market(stage, shopper, plan, folder)
+            yield Market(stage, mint, shopper, plan, folder)
         finally:
             shopper.kill()
 
@@ -121,6 +146,8 @@ def market(folder: Path, modes: tuple[Mode, ...]) -> Iterator[Market]:
 def _kill_again_and_again(market: Market, kills: int, rng: random.Random) -> None:
     pair = (market.stage.provider, market.shopper)
     market.shopper.start()
+    if "locked" in market.plan.modes:
+        market.wait_until_tried()
     done = 0
     while done < kills:
         market.wait_for_orders(rng.randint(0, 4))
@@ -139,19 +166,28 @@ def _kill_again_and_again(market: Market, kills: int, rng: random.Random) -> Non
                 victim.await_ready()
 
 
-def _finish(market: Market) -> None:
+def _finish(market: Market, kills: int) -> None:
     """Nobody is killed any more: the shopper resumes what is open, and ends by himself."""
+    finish_s = FINISH_S + kills * FINISH_S_PER_KILL
     market.wait_for_answers()
     market.shopper.kill()
     market.stage.provider.restart()
-    replace(market.plan, finish=True).write(market.folder / "shopper.json")
-    market.shopper.start()
-    until = time.monotonic() + FINISH_S
-    while market.shopper.exit_code() is None and time.monotonic() < until:
-        time.sleep(0.1)
-    assert market.shopper.exit_code() == 0, market.shopper.log.read_text()[-2_000:]
+    _shop(market, "finish", finish_s)
+    market.check_now()
+    asyncio.run(market.mint.ahead(LOCKTIMES_S))
+    _shop(market, "finish-locked", finish_s)
     market.stage.provider.terminate()
     market.stage.provider.reap(timeout_s=10.0)
+
+
+def _shop(market: Market, task: Task, wait_s: float) -> None:
+    """Until he is done."""
+    replace(market.plan, task=task).write(market.folder / "shopper.json")
+    market.shopper.start()
+    until = time.monotonic() + wait_s
+    while market.shopper.exit_code() is None and time.monotonic() < until:
+        time.sleep(0.1)
+    assert market.shopper.exit_code() == 0, (task, market.shopper.log.read_text()[-2_000:])
 
 
 def _proves_itself(market: Market) -> None:
@@ -159,9 +195,13 @@ def _proves_itself(market: Market) -> None:
     assert not found.flying
     assert market.orders() >= ORDERS_MIN
     assert not market.orders("state NOT IN ('settled', 'closed', 'refused')")
+    assert not market.rows("locked", "state NOT IN ('settled', 'released') OR told = 0")
+    assert "locked" not in market.plan.modes or market.rows("locked", "state = 'settled'")
     command = [sys.executable, "-m", "nostrllm", "provider", "audit", "--config"]
     subprocess.run([*command, str(market.config)], check=True, capture_output=True)
     with closing(sqlite3.connect(market.folder / "client/client.db")) as db, db:
+        assert not db.execute("SELECT * FROM purchase WHERE breaches <> ''").fetchall()
+        assert not db.execute("SELECT * FROM proof WHERE state NOT IN ('free', 'spent')").fetchall()
         db.execute(
             "DELETE FROM proof WHERE y IN (SELECT y FROM proof WHERE state = 'free' LIMIT 1)"
         )
@@ -171,7 +211,7 @@ def _proves_itself(market: Market) -> None:
 def _run(folder: Path, seed: int, kills: int, modes: tuple[Mode, ...]) -> None:
     with market(folder, modes) as running:
         _kill_again_and_again(running, kills, random.Random(seed))
-        _finish(running)
+        _finish(running, kills)
         _proves_itself(running)
 
 
