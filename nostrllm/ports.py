@@ -238,8 +238,13 @@ class Mint(Protocol):
     async def info(self) -> Mapping[str, Any]:
         """NUT-06; as it was a few minutes ago, at most."""
 
-    async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
-        """Every keyset by id, inactive ones too; ids are recomputed from the keys (NUT-02)."""
+    async def keysets(self, *, refresh: bool = False, wait: bool = False) -> Mapping[str, Keyset]:
+        """Every keyset by id, inactive ones too; ids are recomputed from the keys (NUT-02).
+
+        As they were a few minutes ago, with `refresh` a few seconds, for a mint is not asked more
+        often. `wait` until it may be asked again, for what it says now. Raises OutcomeUnknown, then
+        also when too many wait.
+        """
 
     async def swap(
         self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]

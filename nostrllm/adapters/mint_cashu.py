@@ -48,6 +48,7 @@ class MintLimits:
     busy_wait_s: float = 0.5
     keysets_age_s: float = 300.0
     refresh_wait_s: float = 5.0  # a refresh younger than this is not repeated
+    waiting_max: int = 8  # so many wait for the next one
     mints_max: int = 64
 
 
@@ -107,6 +108,7 @@ class CashuMint:
         self._loading = asyncio.Lock()
         self._keysets: dict[str, Keyset] = {}
         self._loaded_at = float("-inf")
+        self._waiting = 0
         self._info: Mapping[str, Any] = {}
         self._info_at = float("-inf")
         self._skew_s: float | None = None
@@ -128,14 +130,27 @@ class CashuMint:
             self._info, self._info_at = await self._get("/v1/info"), now
         return self._info
 
-    async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
+    async def keysets(self, *, refresh: bool = False, wait: bool = False) -> Mapping[str, Keyset]:
         """See ports.Mint. Raises RemoteError `payment-mint-unaccepted` for ids that are lies."""
-        async with self._loading:
-            age_s = asyncio.get_running_loop().time() - self._loaded_at
-            limit = self._limits.refresh_wait_s if refresh else self._limits.keysets_age_s
-            if age_s >= limit:
-                await self._load()
-        return self._keysets
+        now, limits = asyncio.get_running_loop().time, self._limits
+        asked_at = now()
+        while True:
+            async with self._loading:
+                limit_s = limits.refresh_wait_s if refresh or wait else limits.keysets_age_s
+                if now() - self._loaded_at >= limit_s:
+                    await self._load()
+            if not wait or self._loaded_at >= asked_at:
+                return self._keysets
+            await self._until_refresh(self._loaded_at + limits.refresh_wait_s - now())
+
+    async def _until_refresh(self, wait_s: float) -> None:
+        if self._waiting >= self._limits.waiting_max:
+            raise OutcomeUnknown("the mint was asked for its keysets just now; try again soon")
+        self._waiting += 1
+        try:
+            await asyncio.sleep(max(0.0, wait_s))
+        finally:
+            self._waiting -= 1
 
     async def swap(
         self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
@@ -207,6 +222,7 @@ class CashuMint:
             return answers.melt(await self._post("/v1/melt/bolt11", body, self._limits.melt_s))
 
     async def _load(self) -> None:
+        began = asyncio.get_running_loop().time()
         rows = listed(await self._get("/v1/keysets"))
         slots = asyncio.Semaphore(_KEYS_AT_ONCE)
         found = dict(self._keysets)
@@ -219,7 +235,7 @@ class CashuMint:
 
         await _all(load(row) for row in rows)
         self._keysets = {row.id: found[row.id] for row in rows}
-        self._loaded_at = asyncio.get_running_loop().time()
+        self._loaded_at = began
 
     async def _keys(self, row: Listed) -> Mapping[int, str]:
         return keys_of(await self._get(f"/v1/keys/{row.id}"), row)

@@ -7,6 +7,7 @@ purchase, so that a crash anywhere and a reply that comes twice change nothing.
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 
 from nostrllm.client.bargain import (
@@ -155,6 +156,9 @@ class Settler:
         Locked coins come back at once by the provider's release, else after their locktime.
         """
         bargain, release = _bargain(purchase), message.release
+        if message.problem.code == "payment-outputs-stale":  # the next order's are not
+            with suppress(OutcomeUnknown):
+                await self._world.mints.at(bargain.mint).keysets(refresh=True)
         if bargain.pay == "locked" and release is not None:
             wrong = await self.locks.release(purchase, bargain, release)
             if not wrong:

@@ -69,14 +69,16 @@ class Locks:
         """Every check that needs nobody's word.
 
         Raises RemoteError: payment-token-locked-wrong, payment-token-invalid,
-        payment-outputs-wrong, payment-amount-low, payment-mint-unaccepted.
+        payment-outputs-wrong, payment-outputs-stale, payment-amount-low, payment-mint-unaccepted;
+        OutcomeUnknown while the mint's keys are not known.
         """
         token, mint = offered.token, self._world.mints.at(offered.token.mint)
         if len(token.proofs) > PROOFS_MAX:
             raise RemoteError(
                 f"a locked token has {PROOFS_MAX} coins at most", code="payment-token-invalid"
             )
-        keysets = await keysets_with(mint, {proof.id for proof in token.proofs})
+        names = {proof.id for proof in token.proofs} | {output.id for output in offered.outputs}
+        keysets = await keysets_with(mint, names, wait=True)
         locktime = common_lock([proof.secret for proof in token.proofs], self._wanted(offered))
         proofs = tuple(_signed(proof, token.unit, keysets) for proof in token.proofs)
         fee = coins.fee(proofs, keysets)
@@ -280,9 +282,15 @@ def _signed(proof: Proof, unit: str, keysets: Mapping[str, Keyset]) -> Proof:
 def _check_outputs(
     outputs: Sequence[BlindedMessage], unit: str, keysets: Mapping[str, Keyset]
 ) -> None:
-    """Can the mint sign them beside ours? Raises RemoteError `payment-outputs-wrong`."""
+    """Can the mint sign them beside ours?
+
+    Raises RemoteError `payment-outputs-wrong`, `payment-outputs-stale` for a keyset that was.
+    """
     names = {output.B_ for output in outputs}
     keyset = keyset_in_use(keysets, unit, ())
+    others = {output.id for output in outputs} - {keyset.id}
+    if others and all(name in keysets and keysets[name].unit == unit for name in others):
+        raise RemoteError("the mint signs with another keyset now", code="payment-outputs-stale")
     good = len(names) == len(outputs) and all(
         output.id == keyset.id and output.amount in keyset.keys and is_point(output.B_)
         for output in outputs

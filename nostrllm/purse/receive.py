@@ -36,7 +36,7 @@ class Wanted:
 async def plan(till: Till, op_id: str, token: Token, wanted: Wanted) -> tuple[Plan, Outputs]:
     """See Purse.plan_receive; the plan, and the outputs it has in its writes."""
     mint = till.mints.at(token.mint)
-    keysets = await keysets_with(mint, {proof.id for proof in token.proofs})
+    keysets = await keysets_with(mint, {proof.id for proof in token.proofs}, wait=True)
     proofs = tuple(checked(proof, token.unit, keysets, wanted.unlock) for proof in token.proofs)
     amount, fee = token.amount, coins.fee(proofs, keysets)
     if amount <= fee:

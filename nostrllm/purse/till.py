@@ -145,12 +145,20 @@ def checked_signature(
     return dleq, key
 
 
-async def keysets_with(mint: Mint, ids: Iterable[str]) -> Mapping[str, Keyset]:
-    """The mint's keysets, asked for anew if one of these (full or short) ids is not among them."""
-    keysets = await mint.keysets()
-    if all(any(known.startswith(name) for known in keysets) for name in ids):
-        return keysets
-    return await mint.keysets(refresh=True)
+async def keysets_with(
+    mint: Mint, ids: Iterable[str], *, wait: bool = False
+) -> Mapping[str, Keyset]:
+    """The mint's keysets, asked for anew if one of these (full or short) ids is not among them.
+
+    `wait` until that may be done, so that an id which is not among them then is none. Raises
+    OutcomeUnknown.
+    """
+    names = set(ids)
+    for refresh in (False, True):
+        keysets = await mint.keysets(refresh=refresh)
+        if all(any(known.startswith(name) for known in keysets) for name in names):
+            return keysets
+    return await mint.keysets(wait=True) if wait else keysets
 
 
 async def keyset_of(mint: Mint, keyset_id: str) -> Keyset:

@@ -250,6 +250,28 @@ async def test_keyset_ids_are_recomputed(mints: CashuMints, faulty: FaultyMint) 
     assert await mint.keysets(refresh=True) == {}
 
 
+async def test_a_keyset_that_is_newer_than_the_list_is_waited_for(faulty: FaultyMint) -> None:
+    limits = MintLimits(refresh_wait_s=0.5, waiting_max=2)
+    keys = {"1": POINT}
+    old = bdhke.keyset_id_v1({1: POINT}, "sat", 0)
+    new = bdhke.keyset_id_v1({1: POINT}, "sat", 5)
+    async with CashuMints(limits) as mints:
+        mint = mints.at(faulty.url)
+        keyset_says(faulty, {"id": old, "unit": "sat", "active": True}, keys)
+        assert (await mint.keysets()).keys() == {old}
+        row = {"id": new, "unit": "sat", "active": True, "input_fee_ppk": 5}
+        keyset_says(faulty, row, keys)
+        asked = len(faulty.calls)
+        assert (await mint.keysets(refresh=True)).keys() == {old}
+        found = await asyncio.gather(
+            *(mint.keysets(wait=True) for _ in range(3)), return_exceptions=True
+        )
+        assert [type(one) for one in found] == [dict, dict, OutcomeUnknown]
+        assert isinstance(found[0], dict)
+        assert found[0].keys() == {new}
+        assert len(faulty.calls) == asked + 2  # the list and the new keys, once
+
+
 @pytest.mark.parametrize(
     "keys",
     [

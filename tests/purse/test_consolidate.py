@@ -32,8 +32,10 @@ class ExpiringMints:
             def __getattr__(self, name: str) -> Any:
                 return getattr(mint, name)
 
-            async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
-                found = dict(await mint.keysets(refresh=refresh))
+            async def keysets(
+                self, *, refresh: bool = False, wait: bool = False
+            ) -> Mapping[str, Keyset]:
+                found = dict(await mint.keysets(refresh=refresh, wait=wait))
                 end = int(time.time()) + 29 * 86_400
                 found[keyset_id] = replace(found[keyset_id], final_expiry=end)
                 return found

@@ -18,6 +18,7 @@ import structlog
 
 from nostrllm.adapters.clock import SystemClock
 from nostrllm.adapters.keys_sdk import nprofile
+from nostrllm.adapters.mint_cashu import CashuMint
 from nostrllm.adapters.store_sqlite import SqliteStore
 from nostrllm.core import ledger
 from nostrllm.devnet.children import Child
@@ -627,6 +628,30 @@ async def new_outputs(it: Market, letter: Rumor, replies: Replies) -> str:
     )
     await it.buyer.send(it.buyer.message(message), it.stall.pubkey)
     return name
+
+
+async def test_coins_of_a_keyset_newer_than_our_list_are_taken(
+    towns: Towns, mint_process: Child
+) -> None:
+    """And outputs of the one before it are nobody's fault."""
+    place = await towns(mint=mint_process.url)
+    async with place.open() as (it, _):
+        ours = it.stall.world.mints.at(it.buyer.mint)
+        theirs = it.buyer.purse._till.mints.at(it.buyer.mint)
+        assert isinstance(ours, CashuMint)
+        before = await it.pay()
+        rotate(mint_process)
+        await theirs.keysets(refresh=True)
+        ours._loaded_at = asyncio.get_running_loop().time()  # as if it was asked just before
+        result = await it.buys(await it.pay())
+        assert isinstance(result, wire.Result), result
+        refused = await it.buys(before)
+        assert isinstance(refused, wire.Refused)
+        assert refused.problem.code == "payment-outputs-stale"
+        assert await comes_back(it, before, refused.release) == WORTH - 1
+        assert not await it.stall.world.store.read("conduct_all")
+        await it.settled()
+        await it.audited()
 
 
 async def test_outputs_of_a_keyset_that_is_gone_are_asked_for_anew(

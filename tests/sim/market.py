@@ -226,7 +226,6 @@ class _Run:
         programs = [f"p{n}" for n in range(rng.randint(1, scale.programs))]
         persons = [f"h{n}" for n in range(rng.randint(0, scale.persons))]
         payers = [f"w{n}" for n in range(self._stream("payers").randint(0, 1))]
-        payers = [] if self._lockers else payers
         lockers = [f"l{n}" for n in range(self._lockers)]
         habits = Habits(scale.wishes, scale.apart_s)
         common = (habits, self._mint, self._network, self._keyring)

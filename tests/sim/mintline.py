@@ -44,10 +44,13 @@ class MintLine:
         """See ports.Mint."""
         return await self._call(lambda: self._mint.info)
 
-    async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
+    async def keysets(self, *, refresh: bool = False, wait: bool = False) -> Mapping[str, Keyset]:
         """See ports.Mint; old ones will do for a while, as with the adapter."""
-        age_s = asyncio.get_running_loop().time() - self._asked_at
-        if age_s > (self._refresh_wait_s if refresh else 300.0):
+        now = asyncio.get_running_loop().time
+        if wait:
+            await asyncio.sleep(max(0.0, self._asked_at + self._refresh_wait_s - now()))
+        age_s = now() - self._asked_at
+        if wait or age_s > (self._refresh_wait_s if refresh else 300.0):
             keysets = await self._call(lambda: self._mint.keysets)
             self._keysets = {keyset.id: keyset for keyset in keysets}
             self._asked_at = asyncio.get_running_loop().time()

@@ -114,9 +114,9 @@ class ForgetfulMint:
         """See ports.Mint."""
         return await self._mint.info()
 
-    async def keysets(self, *, refresh: bool = False) -> Mapping[str, Keyset]:
+    async def keysets(self, *, refresh: bool = False, wait: bool = False) -> Mapping[str, Keyset]:
         """See ports.Mint."""
-        return await self._mint.keysets(refresh=refresh)
+        return await self._mint.keysets(refresh=refresh, wait=wait)
 
     async def swap(
         self, inputs: Sequence[Proof], outputs: Sequence[BlindedMessage]
