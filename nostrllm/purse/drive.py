@@ -203,7 +203,9 @@ class Driver:
             found = await self._exchanged(operation, refusal)
         if refusal is None:
             return found
-        keysets = await self._till.mints.at(operation.mint).keysets(refresh=True)
+        # A no is final only if the list of keysets is newer than it.
+        final = decide(found) is Verdict.REJECT_REFUSED
+        keysets = await self._till.mints.at(operation.mint).keysets(refresh=True, wait=final)
         keyset = keysets.get(operation.outputs[0].id)
         return replace(found, keyset_in_use=keyset is not None and keyset.active)
 

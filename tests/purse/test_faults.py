@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from nostrllm.adapters.mint_cashu import CashuMint
 from nostrllm.devnet.children import Child
 from nostrllm.errors import OutcomeUnknown
 from nostrllm.ports import Write
@@ -263,6 +264,24 @@ async def test_a_passing_refusal_is_tried_again(
     token = await a_token(ann)
     faulty.faults = ["400 11002"]
     assert (await ben.purse.receive("r", token)).state == "DONE"
+
+
+async def test_a_refusal_is_final_once_the_keysets_were_asked_for_after_it(
+    ann: Wallet, ben: Wallet, faulty: FaultyMint
+) -> None:
+    """Our outputs may be of a keyset that is gone since we last asked, whatever the mint says."""
+    token = await a_token(ann)
+    plan = await ben.purse.plan_receive("r", token, ladder=False, owner="")
+    await ben.store.commit(*plan.writes)
+    mint = ben.purse._till.mints.at(ben.mint)
+    assert isinstance(mint, CashuMint)
+    mint._limits = replace(mint._limits, refresh_wait_s=0.5)
+    await mint.keysets(refresh=True)
+    faulty.faults = ["400 11000"]
+    calls = len(faulty.calls)
+    assert (await ben.purse.run("r")).state == "REJECTED"
+    paths = [path for path, _ in faulty.calls[calls:]]
+    assert "/v1/keysets" in paths[paths.index("/v1/swap") :]
 
 
 def rotate(mint: Child) -> None:
