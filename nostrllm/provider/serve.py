@@ -16,8 +16,10 @@ from typing import Final
 import structlog
 
 from nostrllm.core import ledger
+from nostrllm.core.lock import is_locked
 from nostrllm.core.order import Failed, Generated, Paid, PaymentRefused, Started
-from nostrllm.errors import RemoteError
+from nostrllm.crypto.bdhke import y_of
+from nostrllm.errors import RemoteError, WorldError
 from nostrllm.ports import Conflict, Signer, Write
 from nostrllm.provider import draw
 from nostrllm.provider.admit import Letter
@@ -297,9 +299,29 @@ class Counter:
             taken = "We got nothing; the evidence is kept."
         problem = Problem(code=code, message=message)
         said = refusal(ticket.address, ticket.id, problem, taken)
+        if isinstance(said, Refused):
+            said = said.model_copy(update={"release": await self._released(ticket)})
         outgoing = await self._letterbox.seal(ticket.address, said)
         await self._world.store.commit(*self._letterbox.store(ticket.id, outgoing))
         self._letterbox.wake()
+
+    async def _released(self, ticket: Ticket) -> list[str] | None:
+        """What takes back a locked token that was to be swapped first, and that the mint refused.
+
+        Its coins stay claimed by this order, so that they pay for no other. None for coins that are
+        not locked to us, or not there any more, or while the mint does not say.
+        """
+        purse = self._world.purse
+        proofs = await purse.inputs_of(ticket.id)
+        locked = all(is_locked(proof.secret) for proof in proofs)
+        if not locked or await purse.state_of(ticket.id) != "REJECTED":
+            return None
+        try:
+            mint = self._world.mints.at(ticket.mint)
+            states = await mint.states([y_of(proof.secret) for proof in proofs])
+        except WorldError:
+            return None
+        return self._locks.release(proofs) if set(states) == {"UNSPENT"} else None
 
     async def _tell_pending(self, ticket: Ticket) -> None:
         if ticket.address.dialect != "client":

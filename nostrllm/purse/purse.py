@@ -91,6 +91,12 @@ class Purse:
         rows = await self._till.store.read("operation_pending")
         return [(row["id"], row["kind"]) for row in rows]
 
+    async def waiting(self, age_s: float) -> list[Row]:
+        """Operations begun so long ago of which the mint does not say how they ended, oldest first:
+        id, kind, mint, unit, amount, created_at."""
+        before = self._till.clock.now() - age_s
+        return await self._till.store.read("operation_waiting", before=before)
+
     async def history(self, count: int = 100) -> list[Row]:
         """The last operations, newest first: id, kind, mint, unit, state, amount, fee, code, times.
 
@@ -381,6 +387,11 @@ class Purse:
         """
         want = Token(normal_url(mint), unit, ())
         return await ladder.plan(self._till, op_id, want, amount)
+
+    async def inputs_of(self, op_id: str) -> tuple[Proof, ...]:
+        """The coins that an operation has the mint take; none if there is none such."""
+        operation = await self._till.operation(op_id)
+        return () if operation is None else operation.inputs
 
     async def outputs_of(self, op_id: str) -> tuple[BlindedMessage, ...]:
         """The outputs that an operation asks the mint to sign; none if there is none such."""

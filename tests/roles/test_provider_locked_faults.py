@@ -630,6 +630,38 @@ async def new_outputs(it: Market, letter: Rumor, replies: Replies) -> str:
     return name
 
 
+@pytest.mark.parametrize("spent", [False, True])
+async def test_what_was_to_be_swapped_first_and_was_refused_is_released(
+    towns: Towns, tmp_path: Path, spent: bool
+) -> None:
+    place = await towns()
+    place.faulty.ahead_s = -600  # so far off, a mint's locks are not believed
+    async with place.open() as (it, _):
+        paid = await it.pay()
+        if spent:
+            async with wallet(tmp_path, place.faulty.url) as thief:
+                unlock = it.stall.daemon._locks.unlock
+                plan = await thief.purse.plan_receive(
+                    "theft", paid.token, ladder=False, owner="", unlock=unlock
+                )
+                await thief.store.commit(*plan.writes)
+                assert (await thief.purse.run("theft")).state == "DONE"
+        else:
+            place.faulty.refuses[""] = (400, '{"detail": "no", "code": 11005}')
+        refused = await it.buys(paid)
+        place.faulty.refuses.clear()
+        assert isinstance(refused, wire.Refused)
+        assert [order["state"] for order in await it.stall.orders()] == ["refused"]
+        if spent:
+            assert (refused.problem.code, refused.release) == ("payment-token-spent", None)
+        else:
+            again = await it.buys(paid)
+            assert isinstance(again, wire.Refused)
+            assert again.release is None
+            assert await comes_back(it, paid, refused.release) == WORTH - 1
+        await it.audited()
+
+
 async def test_coins_of_a_keyset_newer_than_our_list_are_taken(
     towns: Towns, mint_process: Child
 ) -> None:

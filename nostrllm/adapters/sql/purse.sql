@@ -179,6 +179,11 @@ SELECT * FROM operation WHERE id = :id;
 -- name: operation_pending
 SELECT id, kind FROM operation WHERE state = 'PREPARED' ORDER BY created_at, id;
 
+-- name: operation_waiting
+SELECT id, kind, mint, unit, amount, created_at FROM operation
+WHERE state = 'PREPARED' AND kind <> 'ladder' AND created_at < :before
+ORDER BY created_at, id LIMIT 100;
+
 -- name: operation_history
 SELECT id, CASE kind WHEN 'ladder' THEN 'change' ELSE kind END AS kind, mint, unit, state,
     CASE kind WHEN 'ladder' THEN CAST((
