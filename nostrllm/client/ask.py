@@ -16,8 +16,16 @@ from typing import Final
 from nostrllm.client.answer import Answer
 from nostrllm.client.bargain import Bargain, Breach, accepted_terms, intact
 from nostrllm.client.discover import Catalogue, Offer
-from nostrllm.client.letters import EXPIRY_S, Line, letter, mutter, post, whisper
-from nostrllm.client.locked import locked_until, prepare
+from nostrllm.client.letters import (
+    EXPIRY_S,
+    Line,
+    check_length,
+    letter,
+    mutter,
+    post,
+    whisper,
+)
+from nostrllm.client.locked import locked_until, prepare, room_for
 from nostrllm.client.owed import Debts
 from nostrllm.client.payment import paid_with
 from nostrllm.client.purchases import Purchase, Purchases, Settled, What
@@ -215,6 +223,8 @@ class Buyer:
         writes: Sequence[Write] = ()
         known = await self.settler.statements.known(quoted.offer.provider)
         bargain = self._bargain(deal, known)
+        order = self._unpaid(deal, bargain)
+        check_length(world.square, deal.line, order, room=room_for(quoted.amount))
         if quoted.pay == "token":
             token = await world.purse.send(
                 purchase.token_op, quoted.mint, quoted.unit, quoted.amount
@@ -226,20 +236,24 @@ class Buyer:
             payment, bargain, writes = ready.payment, ready.bargain, ready.writes
         if question.change == "account":
             bargain = bargain.model_copy(update={"credit_msat_max": None})
-        order = Order(
+        return order.model_copy(update={"payment": payment}), bargain, writes
+
+    @staticmethod
+    def _unpaid(deal: Deal, bargain: Bargain) -> Order:
+        """The order before there are coins for it."""
+        return Order(
             reply=deal.reply,
             model=bargain.model,
-            body=quoted.body,
+            body=deal.quote.body,
             price=bargain.price,
-            ceiling_msat=quoted.ceiling_msat,
-            payment=payment,
-            change=question.change,
+            ceiling_msat=deal.quote.ceiling_msat,
+            payment=AccountPayment(),
+            change=deal.question.change,
             deadline=bargain.deadline,
             end_by=bargain.deadline + ANSWER_S_MAX,
-            chunk_ms=250 if question.stream else None,
+            chunk_ms=250 if deal.question.stream else None,
             c=bargain.c,
         )
-        return order, bargain, writes
 
     def _bargain(self, deal: Deal, known: Known) -> Bargain:
         """What is remembered of the order; the salt of its receipt is drawn here."""

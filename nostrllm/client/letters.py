@@ -66,6 +66,12 @@ async def mutter(square: Square, line: Line, message: Wire) -> None:
     await square.relays.cast(wrap, to=line.relays)
 
 
+def check_length(square: Square, line: Line, message: Wire, *, room: int) -> None:
+    """May it be so many bytes longer? Raises RemoteError `message-too-large`."""
+    draft = Draft(kinds.MESSAGE, message.as_json() + " " * room, square.now_s())
+    pieces(square, line, rumor(draft, line.buyer.pubkey))
+
+
 def pieces(square: Square, line: Line, whole: Rumor) -> Sequence[Rumor]:
     """The letter itself, or its parts. Raises RemoteError `message-too-large`."""
     if parts.fits(whole):

@@ -17,6 +17,7 @@ from nostrllm.client.payment import paid_with
 from nostrllm.client.purchases import Purchase
 from nostrllm.client.quote import Question, Quote
 from nostrllm.client.world import World
+from nostrllm.core.coins import ladder, split
 from nostrllm.core.money import unit_msat
 from nostrllm.crypto.bdhke import verify_secret, witness
 from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
@@ -36,6 +37,9 @@ SLACK_S: Final = 60
 GRACE_S: Final = 86_400
 #: The mint's clock is known to a second or two.
 CLOCK_S: Final = 2
+#: A locked coin in a token is no longer than this in base64, nor an output in a JSON string.
+COIN_BYTES: Final = 700
+OUTPUT_BYTES: Final = 240
 #: A mint changes its keyset no more often than this while one order is settled.
 LADDERS_MAX: Final = 3
 
@@ -96,6 +100,11 @@ async def prepare(
     bargain = (await paid_with(world, bargain, token)).model_copy(update=known)
     payment = LockedPayment(token=encode_token(token), outputs=_wire(outputs))
     return Prepared(payment, bargain, writes)
+
+
+def room_for(amount: int) -> int:
+    """The bytes that such a payment of `amount` units has in an order, at most."""
+    return COIN_BYTES * (1 + len(split(amount))) + OUTPUT_BYTES * len(ladder(amount))
 
 
 def _wire(outputs: Sequence[BlindedMessage]) -> list[Output]:

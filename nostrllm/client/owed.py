@@ -76,7 +76,9 @@ class Debts:
         elif not credit_msat:
             found = await self._settler.locks.look(purchase)
         wrong += found.wrong
-        if not found.over and not credit_msat:
+        if not found.over and (least > 0 or not credit_msat):  # the rest is still to come
+            if writes:
+                await self._world.store.commit(*writes)
             return await self._purchases.found(purchase, wrong)
         if found.units < least:
             wrong.append("change-short")

@@ -100,7 +100,10 @@ async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float)
 async def _owed(world: World, buyer: Buyer, purchase: Purchase, wait_s: float) -> None:
     """An order that is over, but not what was locked for it: the mint is asked before anybody."""
     if purchase.locked == "due":
-        await _pay(world, buyer, purchase)
+        if world.square.now_s() > purchase.created_at + OPEN_S_MAX:  # he never asked for it
+            await buyer.purchases.unlocked(purchase, (), ())
+        else:
+            await _pay(world, buyer, purchase)
         return
     purchase = await buyer.debts.tend(purchase)
     if purchase.locked != "owed":

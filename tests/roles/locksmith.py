@@ -38,6 +38,7 @@ class Locksmithing:
     promises_less: int = 0
     forges: bool = False
     credits: bool = False
+    credits_msat: int | None = None
     stale: bool = False
     settles_first: bool = False
     swaps_first: bool = False
@@ -128,6 +129,8 @@ class Locksmith:
             return None
         if manners.credits:
             credit_msat = result.signed.amount * unit_msat(token.unit)
+            if manners.credits_msat is not None:
+                credit_msat = manners.credits_msat
             return Settled(order=order_id, credit_msat=credit_msat)
         return Settled(order=order_id, signed=_signed(result.signed, outcome, manners))
 

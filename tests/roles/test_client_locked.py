@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
@@ -16,6 +17,7 @@ from nostrllm.client import ask
 from nostrllm.client import resume as resuming
 from nostrllm.client.answer import Answer
 from nostrllm.client.keepsakes import Keepsakes
+from nostrllm.client.locked import room_for
 from nostrllm.client.quote import Question, Quote
 from nostrllm.client.resume import resume
 from nostrllm.client.wallet import Wallet
@@ -212,6 +214,49 @@ async def test_change_that_is_not_as_promised(
         assert (await row(client))["breaches"] == breach
         back = result.change_msat // 1_000 if breach == "change-withheld" else 0
         assert await held(client) + back >= FUND - 3 - 3
+
+
+async def test_a_debt_is_not_closed_by_a_part_of_it(
+    tmp_path: Path, relay_url: str, mint: ClockedMint, hasty: None
+) -> None:
+    """One msat of credit, and no signature: what is still due is looked for until the locktime."""
+    rude = {"credits": True, "credits_msat": 1}
+    async with both(tmp_path, relay_url, mint.url, **rude) as (client, bird):
+        result = await client.ask("?", provider=bird.pubkey, pay="locked").settled(10)
+        assert result.pending_msat > 0
+        assert (await row(client))["locked"] == "owed"
+        await mint.ahead(LOCKED_S)
+        await what_time(client._world, mint)
+        await client.resume()
+        found = await row(client)
+        assert found["locked"] == ""
+        assert "change-unsigned" in found["breaches"]
+
+
+async def test_an_order_that_is_too_long_locks_no_coins(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        cheap = Price(input=1_000, output=1_000, request=2_000)
+        bird.model = bird.model.model_copy(update={"context": 1_000_000, "price": cheap})
+        await bird.announce()
+        with pytest.raises(RemoteError) as caught:
+            await client.ask("a" * 500_000, provider=bird.pubkey, pay="locked").done()
+        assert caught.value.code == "message-too-large"
+        assert await held(client) == FUND
+        assert (await row(client))["state"] == "failed"
+        assert bird.orders == []
+
+
+async def test_a_locked_payment_takes_no_more_room_than_was_kept(
+    tmp_path: Path, relay_url: str, mint_url: str
+) -> None:
+    async with both(tmp_path, relay_url, mint_url) as (client, bird):
+        await client.ask("?", provider=bird.pubkey, pay="locked").settled(10)
+        [(_, order)] = bird.orders
+        text = json.dumps(order.payment.model_dump_json())  # as it is in a rumor
+        assert isinstance(order.payment, LockedPayment)
+        assert len(text) <= room_for(parse_token(order.payment.token).amount) + 100
 
 
 async def test_what_is_not_handed_over_is_found_at_the_mint(
