@@ -202,14 +202,16 @@ class RelayConnection:
     async def _attempt(self) -> None:
         try:
             socket = await connect(self.url, self._limits)
-        except Exception as exc:  # noqa: BLE001 - a supervisor; a URL can make many layers raise
+        # URL, DNS, TLS, HTTP and WebSocket raise errors of many libraries, ValueError among them,
+        # and none of them is ours: whatever it is, the relay is not there now.
+        except Exception as exc:  # noqa: BLE001 - told by its class, and tried again
             self.error = f"cannot connect: {type(exc).__name__}"
             log.info("relay_unreachable", relay=place(self.url), error=self.error)
             return
         began = self._clock.monotonic()
         try:
             await self._session(socket)
-        except Exception:
+        except Exception:  # the supervisor of one session: a fault of ours must not end the relay
             self.error = "internal"
             log.exception("relay_session_failed", relay=place(self.url))
         finally:

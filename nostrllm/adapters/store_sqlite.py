@@ -208,7 +208,9 @@ class SqliteStore:
             tasks.create_task(self._write())
             try:
                 yield self
-            except BaseException as error:  # noqa: BLE001 - raised below, not in a group
+            # Whatever ended the block, a cancellation too, is raised as itself: a task group would
+            # wrap it, and cancel the writer before it has committed what is waiting.
+            except BaseException as error:  # noqa: BLE001 - raised below
                 failure = error
             self._open = False
             await self._waiting.put(None)
@@ -352,6 +354,6 @@ async def _migrate(connection: aiosqlite.Connection, part: Part) -> None:
             {"part": part.name, "version": newest},
         )
         await connection.commit()
-    except BaseException:
+    except BaseException:  # cancelled half way, the tables must not stay half made either
         await connection.rollback()
         raise

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import click
@@ -195,3 +196,11 @@ def _print_status(content: dict[str, object]) -> None:
     click.echo(f"orders         {content['orders'] or 'none yet'}")
     click.echo(f"earned         {content['earned_msat']} msat")
     click.echo(f"outbox waiting {content['outbox_waiting']}")
+    waiting = content.get("mints_waited_for", [])  # an older daemon does not say
+    assert isinstance(waiting, list)
+    for row in waiting:
+        since = datetime.fromtimestamp(row["created_at"], UTC)
+        click.echo(
+            f"mint silent    {row['mint']} on {row['kind']} of {row['amount']} {row['unit']} "
+            f"since {since:%Y-%m-%d %H:%M} UTC ({row['id'][:16]})"
+        )

@@ -18,7 +18,7 @@ from nostrllm.core.conduct import KINDS
 from nostrllm.core.pace import Pace
 from nostrllm.crypto.keys import derive, is_public_key
 from nostrllm.errors import NostrllmError, RemoteError, StoreError
-from nostrllm.ports import Write
+from nostrllm.ports import Row, Write
 from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Admission, Letter, Wish, outputs_in
 from nostrllm.provider.allowances import Allowances
@@ -58,6 +58,10 @@ DRAIN_REPLIES_S: Final = 5.0
 log = structlog.get_logger()
 
 
+#: A mint that has not said for so long what became of a request is shown to the operator.
+WAITING_S: Final = 60.0
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """The daemon at a glance."""
@@ -68,6 +72,7 @@ class Status:
     outbox_waiting: int
     dropped: dict[str, int]
     accepting: bool
+    waiting: list[Row]  # for the word of a mint: see Purse.waiting
 
 
 class Daemon:
@@ -200,6 +205,7 @@ class Daemon:
         """How the daemon stands."""
         relays = self._world.relays.status()
         waiting = await self._world.store.read("outbox_waiting_count")
+        silent = await self._world.purse.waiting(WAITING_S)
         return Status(
             orders_open=self._counter.open_orders,
             relays_up=sum(relay.connected for relay in relays),
@@ -207,6 +213,7 @@ class Daemon:
             outbox_waiting=int(waiting[0]["n"]),
             dropped=dict(self._inbox.dropped),
             accepting=not self._counter.closing and not self.announcer.usurped,
+            waiting=silent,
         )
 
     # letters

@@ -32,9 +32,11 @@ from nostrllm.wire.order import Answer, Problem
 
 UNIT: Final = "sat"
 
-#: Invoices of one author, and of all, that wait for their payment.
+#: Invoices of one author, and of all, that wait for their payment. Keys cost nothing, so those that
+#: have paid for nothing yet leave room for the others.
 OWN_MAX: Final = 4
-ALL_MAX: Final = 256
+ALL_MAX: Final = 512
+STRANGERS_MAX: Final = 256
 
 #: An invoice is looked at every two seconds at first, then after a tenth of its age.
 LOOK_S: Final = 2.0
@@ -115,7 +117,8 @@ class Deposits:
                 code="payment-amount-high",
             )
         [open_now] = await self._world.store.read("deposits_waiting", author=author)
-        if int(open_now["own"]) >= OWN_MAX or int(open_now["n"]) >= ALL_MAX:
+        most = STRANGERS_MAX if not open_now["known"] else ALL_MAX
+        if int(open_now["own"]) >= OWN_MAX or int(open_now["n"]) >= most:
             raise RemoteError("so many invoices are unpaid already", code="rate-limited")
 
     async def _quote(self, amount: int) -> tuple[MintQuote, str]:

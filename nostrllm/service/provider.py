@@ -173,6 +173,7 @@ class _Report:
             "accepting": status.accepting and ready,
             "orders_open": status.orders_open,
             "outbox_waiting": status.outbox_waiting,
+            "mints_waited_for": status.waiting,
             "dropped": status.dropped,
             "orders": {row["state"]: row["n"] for row in counts},
             "earned_msat": sum(int(row["cost_msat"]) for row in counts),

@@ -16,8 +16,10 @@ import pytest
 
 from nostrllm.errors import OutcomeUnknown
 from nostrllm.ports import Write
+from nostrllm.provider.deposits import AT_ONCE, STRANGERS_MAX
 from nostrllm.service.audit import audit_provider
 from nostrllm.service.config import ProviderConfig
+from nostrllm.service.provider import _Report
 from nostrllm.wire import order as wire
 from nostrllm.wire.event import parse_event
 from nostrllm.wire.invoice import parse_invoice
@@ -25,8 +27,8 @@ from nostrllm.wire.token import encode_token, parse_token
 from tests.adapters.scripted import scripted
 from tests.faultymint import FaultyMint
 from tests.invoices import invoice
-from tests.roles.market import Stall, config_text, question, selling
-from tests.roles.test_provider_audit import Customer, customer, model
+from tests.roles.market import CLOCK, Stall, config_text, question, selling
+from tests.roles.test_provider_audit import Customer, cli, customer, model
 
 pytestmark = pytest.mark.usefixtures("mint_url")
 
@@ -237,6 +239,31 @@ async def test_nobody_has_many_unpaid_invoices(market: Market) -> None:
     assert refused.problem.code == "rate-limited"
 
 
+async def test_strangers_leave_room_for_who_has_paid(market: Market) -> None:
+    hide(market.mint)
+    name, _ = await market.ask(1_000)
+    store = market.stall.world.store
+    [row] = await store.read("deposit_get", id=name)
+    ids = [f"{n:064x}" for n in range(STRANGERS_MAX)]
+    now = int(CLOCK.now())
+    deposits = market.stall.daemon.lightning.deposits
+    for _ in range(AT_ONCE):
+        await deposits._at_once.acquire()  # nobody looks at them: their quotes are made up
+    others = [{**row, "at": now, "id": one, "author": one, "quote": one} for one in ids]
+    await store.commit(*(Write("deposit_insert", values) for values in others))
+    await market.who.send(wire.TopUp(reply=market.who.reply, lightning_msat=2_000))
+    refused = await market.reply()
+    assert isinstance(refused, wire.Refused)
+    assert refused.problem.code == "rate-limited"
+    assert await market.fill(101) == 100_000
+    _, told = await market.ask(3_000)
+    assert told.invoice is not None
+    ends = [{"id": one, "state": "expired", "told": 1} for one in ids]
+    await store.commit(*(Write("deposit_move", end) for end in ends))
+    for _ in range(AT_ONCE):
+        deposits._at_once.release()
+
+
 async def test_a_mint_that_asks_for_another_amount_is_passed_over(market: Market) -> None:
     market.mint.changes[QUOTE] = lambda body: body | {"request": invoice(2_000)}
     await market.who.send(wire.TopUp(reply=market.who.reply, lightning_msat=1_000))
@@ -325,6 +352,28 @@ async def test_a_payment_that_fails_is_credited_back(market: Market) -> None:
     again = await market.pay(text.upper())
     assert isinstance(again, wire.Refused)  # a payment hash is taken for ever
     assert isinstance(await market.pay(invoice(50_000)), wire.Answer)
+
+
+async def test_the_operator_sees_what_a_mint_does_not_say(market: Market, tmp_path: Path) -> None:
+    state = tmp_path / "stall"
+    await market.fill(101)
+    market.mint.says[MELT] = (503, "")
+    name = await market.who.send(wire.Refund(reply=market.who.reply, invoice=invoice(50_000)))
+    world, daemon = market.stall.world, market.stall.daemon
+    async with asyncio.timeout(30):
+        while await world.purse.state_of(name) is None:  # noqa: ASYNC110 - rows have no event
+            await asyncio.sleep(0.05)
+    assert (await daemon.status()).waiting == []
+    with closing(sqlite3.connect(state / "provider.db")) as db, db:
+        db.execute("UPDATE operation SET created_at = created_at - 100 WHERE id = ?", (name,))
+    [row] = (await daemon.status()).waiting
+    assert (row["id"], row["kind"], row["amount"]) == (name, "melt", 50)
+    (state / "provider.toml").write_text(market.text)
+    shop = ProviderConfig.model_validate(tomllib.loads(market.text)).shop("0.0.0")
+    await _Report(state, daemon, world, shop).write(ready=True)
+    told = await cli(state, "status")
+    assert f"mint silent    {market.mint.url} on melt of 50 sat since " in told.out
+    market.mint.says.clear()
 
 
 async def test_two_refunds_at_once_never_spend_a_balance_twice(market: Market) -> None:

@@ -53,7 +53,10 @@ SELECT * FROM deposit WHERE id = :id;
 -- name: deposits_open
 SELECT * FROM deposit WHERE state = 'waiting' OR told = 0 ORDER BY created_at, id;
 -- name: deposits_waiting
-SELECT count(*) AS n, coalesce(sum(CASE WHEN author = :author THEN 1 ELSE 0 END), 0) AS own
+SELECT count(*) AS n, coalesce(sum(CASE WHEN author = :author THEN 1 ELSE 0 END), 0) AS own,
+    CASE WHEN EXISTS (SELECT 1 FROM orders WHERE author = :author AND cost_msat > 0)
+        OR EXISTS (SELECT 1 FROM account WHERE pubkey = :author)
+        THEN 1 ELSE 0 END AS known
 FROM deposit WHERE state = 'waiting';
 -- name: deposit_move
 UPDATE deposit SET state = :state, told = :told WHERE id = :id AND state = 'waiting';
