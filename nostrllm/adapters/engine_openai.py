@@ -217,16 +217,15 @@ class _Answer:
 
 def _only_text(chunk: Mapping[str, Any]) -> str | None:
     """The text of a chunk that has nothing else to say, as most of them; None: look closely."""
-    match chunk:
-        case {"choices": [{"delta": {"content": str(text), **more}, **rest}]} if not (
-            more
-            or rest.get("finish_reason")
-            or chunk.get("usage")
-            or chunk.get("error")
-            or chunk.get("timings")
-        ):
-            return text
-    return None
+    try:
+        [choice] = chunk["choices"]
+        delta = choice["delta"]
+        text = delta["content"]
+    except (KeyError, TypeError, ValueError):
+        return None
+    more = len(delta) > 1 or choice.get("finish_reason")
+    more = more or chunk.get("usage") or chunk.get("error") or chunk.get("timings")
+    return text if isinstance(text, str) and not more else None
 
 
 def _joined(texts: list[str]) -> list[Delta]:

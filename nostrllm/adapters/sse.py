@@ -53,15 +53,14 @@ class EventStream:
         """The data of a block of whole events of one line each, which is what comes mostly; else
         None."""
         begun = self._rest or self._data or self._ended_with_cr
-        if begun or not block.endswith(b"\n\n") or b"\r" in block:
-            return None
-        events = block[:-2].split(b"\n\n")
         longest = min(self._line_bytes_max, self._event_bytes_max - 1)
-        for event in events:
-            if not event.startswith(b"data:") or b"\n" in event or len(event) > longest:
-                return None
+        if begun or len(block) > longest or not block.startswith(b"data:") or b"\r" in block:
+            return None
+        events = block[5:-2].split(b"\n\ndata:")
+        if not block.endswith(b"\n\n") or block.count(b"\n") != 2 * len(events):
+            return None
         self._at_start = False
-        return [event[5:].removeprefix(b" ").decode(errors="replace") for event in events]
+        return [event.removeprefix(b" ").decode(errors="replace") for event in events]
 
     def _grow(self, part: bytes) -> None:
         self._rest += part

@@ -124,14 +124,19 @@ def is_secret_name(name: str) -> bool:
 
 def _fields(fields: Mapping[Any, Any], depth: int) -> Iterator[tuple[str, Any]]:
     for name, value in list(fields.items())[:ITEMS_MAX]:
-        key = redact_text(name) if isinstance(name, str) else REMOVED
+        key = _name(name) if isinstance(name, str) else REMOVED
         yield key, _named(key, value, depth)
+
+
+@lru_cache(1_024)
+def _name(name: str) -> str:
+    return redact_text(name)
 
 
 def _named(name: str, value: Any, depth: int) -> Any:
     if is_secret_name(name) and not _is_plain(value):
         return REMOVED
-    return _value(value, depth)
+    return redact_text(value) if isinstance(value, str) else _value(value, depth)
 
 
 def _is_plain(value: Any) -> bool:
