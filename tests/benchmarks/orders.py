@@ -1,8 +1,8 @@
 """How much processor one paid order costs the provider, and how many orders go through a second.
 
 `python -m tests.benchmarks.orders`: a real relay and mint, the daemon as its own process, a mock
-engine, 8 orders at a time; paid from an account, streamed and whole, then each with a token of its
-own.
+engine, 8 orders at a time; paid from one account, streamed and whole, from 8 accounts, one order of
+each at a time, and each with a token of its own.
 """
 
 from __future__ import annotations
@@ -93,18 +93,33 @@ class Series:
 async def main(options: Options, stage: Stage) -> list[Figure]:
     """All series, a run of one after a run of the other."""
     account, whole, token = Series("account"), Series("account, whole"), Series("token")
+    many, many_whole = Series("accounts"), Series("accounts, whole")
     orders = options.orders
-    needed = options.runs * orders * (TOKEN_SAT + 16) + 70 * options.at_once + 8 * orders
+    needed = options.runs * orders * (TOKEN_SAT + 32) + 160 * options.at_once + 8 * orders
     async with buying(stage.relay.url, stage.mint.url, options.folder, needed * 2) as buyer:
         price = await buyer.price(stage.provider_pubkey)
         shopper = Shopper(buyer, stage, price, options.chunk_ms)
         await shopper.top_up(70 * options.at_once + 10 * orders * options.runs)
+        crowd = [
+            replace(shopper, buyer=replace(buyer, me=KEYRING.signer()))
+            for _ in range(options.at_once)
+        ]
+        for each in crowd:
+            await each.top_up(80 + 10 * orders * options.runs // options.at_once)
         await shopper.buy()  # first times are not steady state
         for _ in range(options.runs):
-            await measure(options, shopper, account, [None] * orders)
-            await measure(options, replace(shopper, chunk_ms=None), whole, [None] * orders)
-            await measure(options, shopper, token, await wallet_tokens(buyer, orders))
-    return account.figures() + whole.figures() + token.figures()
+            await measure(options, [shopper], account, [None] * orders)
+            await measure(options, silent([shopper]), whole, [None] * orders)
+            await measure(options, crowd, many, [None] * orders)
+            await measure(options, silent(crowd), many_whole, [None] * orders)
+            await measure(options, [shopper], token, await wallet_tokens(buyer, orders))
+    every = (account, whole, many, many_whole, token)
+    return [figure for series in every for figure in series.figures()]
+
+
+def silent(shoppers: Sequence[Shopper]) -> list[Shopper]:
+    """The same, who want no stream."""
+    return [replace(shopper, chunk_ms=None) for shopper in shoppers]
 
 
 async def wallet_tokens(buyer: Buyer, count: int) -> list[str | None]:
@@ -113,15 +128,18 @@ async def wallet_tokens(buyer: Buyer, count: int) -> list[str | None]:
 
 
 async def measure(
-    options: Options, shopper: Shopper, series: Series, payments: Sequence[str | None]
+    options: Options,
+    shoppers: Sequence[Shopper],
+    series: Series,
+    payments: Sequence[str | None],
 ) -> None:
     """One run: the floors, then all orders, then the provider's quiet end."""
     series.commits_per_s.append(floors.commits_per_s(options.folder, 200))
-    stage = shopper.stage
+    stage = shoppers[0].stage
     waiting = deque(payments)
     chunks: list[int] = []
 
-    async def work() -> None:
+    async def work(shopper: Shopper) -> None:
         while waiting:
             bought = await shopper.buy(waiting.popleft())
             chunks.append(bought.chunks)
@@ -130,11 +148,11 @@ async def measure(
     cpu, mint_cpu = cpu_s(stage.provider.pid), cpu_s(stage.mint.pid)
     # A connection of its own: after some 1,300 REQs on one, the devnet's relay closes new ones.
     async with WebsocketRelays([stage.relay.url], KEYRING, CLOCK) as relays:
-        shopper = replace(shopper, buyer=replace(shopper.buyer, relays=relays))
+        fresh = [replace(each, buyer=replace(each.buyer, relays=relays)) for each in shoppers]
         began = time.perf_counter()
         async with asyncio.TaskGroup() as group:
-            for _ in range(options.at_once):
-                group.create_task(work())
+            for number in range(options.at_once):
+                group.create_task(work(fresh[number % len(fresh)]))
         wall_s = time.perf_counter() - began
     await idle(stage.provider.pid)
     count = len(payments)
