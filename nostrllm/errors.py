@@ -65,6 +65,7 @@ CODES: Final[dict[str, bool]] = {
     "receipt-invalid": False,
     "store-failed": True,
     "not-found": False,
+    "payee-unreachable": True,
     "devnet-failed": True,
 }
 

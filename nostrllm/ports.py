@@ -290,6 +290,17 @@ class Mints(Protocol):
         """The mint at this URL; the same object each time."""
 
 
+class Web(Protocol):
+    """Servers of strangers, over HTTPS, or HTTP to an onion: nothing of the user's own network."""
+
+    async def get(self, url: str) -> str:
+        """What is at this URL. Raises RemoteError for a URL that is not taken or an answer that is
+        too long, WorldError `payee-unreachable` when there is none."""
+
+    async def post(self, url: str, body: str) -> str:
+        """Hand over a JSON text; its answer. Raises as `get`, RemoteError for a definite no."""
+
+
 # models
 
 

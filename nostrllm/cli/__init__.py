@@ -32,6 +32,8 @@ COMMANDS: Final = {
     "price": Entry("nostrllm.cli.price:price", "What a model costs, at each provider."),
     "wallet": Entry("nostrllm.cli.wallet:wallet", "Fund, look at, send and receive ecash."),
     "account": Entry("nostrllm.cli.account:account", "Your account with a provider."),
+    "plans": Entry("nostrllm.cli.plan:plans", "List the plans that are for sale."),
+    "plan": Entry("nostrllm.cli.plan:plan", "Buy, renew or cancel a plan with a provider."),
     "dm": Entry("nostrllm.cli.dm:dm", "Write to anybody the way every Nostr client does."),
     "review": Entry("nostrllm.cli.review:review", "Rate a provider, with your receipt."),
     "reviews": Entry("nostrllm.cli.reviews:reviews", "Read what others say of a provider."),

@@ -21,9 +21,14 @@ def ending(outcome: Outcome) -> list[str]:
         parts.append(f"change {sats(outcome.change_msat)}{coming}")
     if outcome.credit_msat:
         parts.append(f"credit {sats(outcome.credit_msat)}")
+    if outcome.paid_out_msat:
+        parts.append(f"paid out by Lightning {sats(outcome.paid_out_msat)}")
     usage = outcome.usage
     parts.append(f"{usage.prompt} tokens in, {usage.completion} out")
     lines = [" · ".join(parts)]
+    if outcome.not_paid_out is not None:
+        problem = f"{outcome.not_paid_out.code}: {outcome.not_paid_out.message}"
+        lines.append(f"the change stays in your account: {plain_line(problem)}")
     if outcome.receipt is not None:
         lines.append(f"receipt {outcome.receipt.id}")
     if outcome.breaches:
@@ -61,6 +66,7 @@ def answer_json(outcome: Outcome) -> dict[str, Any]:
         "change_msat": outcome.change_msat,
         "pending_msat": outcome.pending_msat,
         "credit_msat": outcome.credit_msat,
+        "paid_out_msat": outcome.paid_out_msat,
         "receipt": None if outcome.receipt is None else outcome.receipt.as_dict(),
         "accepted": None if outcome.accepted is None else outcome.accepted.as_dict(),
         "breaches": list(outcome.breaches),

@@ -59,6 +59,19 @@ BUDGET_SAT: Final = 1_000.0
     "takes before; from your account with him.",
 )
 @click.option("--account", is_flag=True, help="As --pay account.")
+@click.option(
+    "--of",
+    metavar="NPUB",
+    help="With --account: from the account of this key, which lets you; see `account allowances`.",
+)
+@click.option(
+    "--change",
+    type=click.Choice(("ecash", "account", "lightning")),
+    default="ecash",
+    show_default=True,
+    help="What is not used: back into the wallet, into your account, or to --invoice.",
+)
+@click.option("--invoice", metavar="INVOICE", help="With --change lightning: what the change pays.")
 @click.option("--no-stream", is_flag=True, help="Wait for the whole answer.")
 @click.option("--deadline", type=click.FloatRange(1), default=60.0, show_default=True, metavar="S")
 @placed
@@ -106,6 +119,9 @@ def _wishes(where: Where, options: dict[str, Any]) -> dict[str, Any]:
         "max_tokens": options["max_tokens"],
         "max_msat": int(options["max_sat"] * 1_000),
         "pay": "account" if options["account"] else options["pay"],
+        "of": options["of"],
+        "change": options["change"],
+        "invoice": options["invoice"],
         "stream": not options["no_stream"],
         "deadline_s": options["deadline"],
         "parameters": parameters,

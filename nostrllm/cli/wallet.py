@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from nostrllm.cli.account import filling_json
 from nostrllm.cli.answers import tell_late
+from nostrllm.cli.payees import address_or_invoice
 from nostrllm.cli.terminal import print_table
 from nostrllm.cli.where import Said, Where, placed
 
@@ -125,16 +127,24 @@ async def _send(client: Client, where: Where, amount: int, unit: str) -> Said:
 
 
 @wallet.command()
-@click.argument("invoice")
+@click.argument("payee", metavar="INVOICE|ADDRESS")
+@click.argument("amount", type=click.IntRange(1), required=False)
 @click.option("--max-fee", type=click.IntRange(0), metavar="SAT", help="Pay no more on top.")
 @placed
-def pay(where: Where, invoice: str, max_fee: int | None) -> None:
-    """Have a mint pay a Lightning INVOICE; what that costs at most is told before."""
-    where.run(lambda client: _pay(client, where, invoice, max_fee))
+def pay(where: Where, payee: str, amount: int | None, max_fee: int | None) -> None:
+    """Have a mint pay a Lightning INVOICE, or AMOUNT sat to a Lightning ADDRESS.
+
+    What that costs at most is told before.
+    """
+    where.run(lambda client: _pay(client, where, (payee, amount), max_fee))
 
 
-async def _pay(client: Client, where: Where, invoice: str, max_fee: int | None) -> Said:
+async def _pay(
+    client: Client, where: Where, wanted: tuple[str, int | None], max_fee: int | None
+) -> Said:
     from nostrllm.errors import LocalError
+
+    invoice = await address_or_invoice(client, where, *wanted)
 
     def agree(price: Price) -> None:
         if not where.json:
@@ -146,7 +156,7 @@ async def _pay(client: Client, where: Where, invoice: str, max_fee: int | None) 
                 code="payment-amount-high",
             )
 
-    paid = await client.wallet.pay(invoice.removeprefix("lightning:"), agree=agree)
+    paid = await client.wallet.pay(invoice, agree=agree)
     if not where.json:
         click.echo(f"paid {paid.amount} {paid.unit}, {paid.fee} on top")
         click.echo(f"proof {paid.preimage or 'none'}", err=True)
@@ -244,7 +254,12 @@ async def _resume(client: Client, where: Where) -> Said:
         for outcome in late:
             tell_late(outcome, asked_for=True)
         await client.seen(late)
-    return {}
+    unpaid = await client.accounts.fillings()
+    if not where.json:
+        for one in unpaid:
+            said = f"unpaid, {one.amount_msat // 1_000} sat into an account: {one.invoice}"
+            click.echo(said, err=True)
+    return {"unpaid": [filling_json(one) for one in unpaid]}
 
 
 @wallet.command()

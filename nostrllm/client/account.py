@@ -5,40 +5,64 @@ Every reply carries a statement that the provider signed; the one with the highe
 
 from __future__ import annotations
 
-import asyncio
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-from nostrllm.client.ask import Buyer, line_to
-from nostrllm.client.bargain import Bargain, Breach
+from nostrllm.client.ask import Buyer
 from nostrllm.client.discover import Offer
-from nostrllm.client.letters import EXPIRY_S, Line, letter, post, whisper
-from nostrllm.client.payment import paid_with
-from nostrllm.client.purchases import Ending, Purchase, Purchases
-from nostrllm.client.replies import Listening, Replies, listen
-from nostrllm.client.settle import refusal
+from nostrllm.client.exchange import Balance, Errand, Exchange, told
+from nostrllm.client.letters import line_to
+from nostrllm.client.purchases import Purchase, Purchases
 from nostrllm.client.world import World
-from nostrllm.errors import LocalError, NostrllmError, RelayError, RemoteError, WorldError
-from nostrllm.ports import Signer
-from nostrllm.wire.message import Wire
-from nostrllm.wire.order import Answer, Query, Refund, Refused, ReplyTo, TopUp
-from nostrllm.wire.token import Token, encode_token
+from nostrllm.core.money import MSAT_PER_SAT
+from nostrllm.errors import LocalError, NostrllmError, RemoteError
+from nostrllm.wire.invoice import Invoice, parse_invoice
+from nostrllm.wire.order import Answer, Query, Refund, TopUp
+from nostrllm.wire.token import encode_token
 
-WAIT_S: Final = 20.0
+__all__ = ["Accounts", "Balance", "Filling", "PaidOut", "Payout"]
+
+#: What a Lightning payment may cost on top of its invoice before the provider is not believed, and
+#: a twentieth of the invoice beside.
+LIGHTNING_FEE_MSAT: Final = 10_000
+#: Providers take an invoice while it is good for so long.
+LEFT_S_MIN: Final = 600
 
 
 @dataclass(frozen=True, slots=True)
-class Balance:
-    """An account as the provider signed it; amounts in msat.
-
-    `breaches` names each way in which that, or what came with it, is not what was agreed.
-    """
+class Filling:
+    """A Lightning invoice that fills the account with `amount_msat`, if it is paid by `until`
+    (unix seconds). Nothing comes off for the provider or his mint."""
 
     provider: str
-    balance_msat: int
-    seq: int
-    breaches: tuple[Breach, ...] = ()
+    amount_msat: int
+    invoice: str
+    until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Payout:
+    """What paying an invoice from an account takes off it: `amount_msat`, and the mint's fee for
+    it; a provider who takes more than `fee_max_msat` is not believed."""
+
+    provider: str
+    amount_msat: int
+    fee_max_msat: int
+
+
+@dataclass(frozen=True, slots=True)
+class PaidOut:
+    """An invoice that was paid: it took `paid_msat` off the account, `fee_msat` of that on top."""
+
+    balance: Balance
+    paid_msat: int
+    fee_msat: int
+
+
+def _agreed(_payout: Payout) -> None:
+    """Any price will do."""
 
 
 class Accounts:
@@ -47,25 +71,28 @@ class Accounts:
     def __init__(self, world: World, buyer: Buyer) -> None:
         self._world = world
         self._buyer = buyer
+        self._exchange = Exchange(world, buyer)
+
+    def key(self, provider: str) -> str:
+        """The key (hex) that owns our account with a provider, and that another may allow."""
+        return self._world.buyer(provider).pubkey
 
     async def balance(self, offer: Offer) -> Balance:
         """Ask the provider. Raises RemoteError for an unsigned answer, WorldError for silence."""
         line = line_to(self._world, offer)
-        signer = self._world.square.keyring.signer()
         statements = self._buyer.settler.statements
         since = await statements.known(offer.provider)
-        async with listen(self._world.square, self._listening(signer, offer)) as replies:
-            shown = json.loads(since.event) if since.event else None
-            query = Query(reply=self._reply_to(signer), what="balance", statement=shown)
-            asked = await whisper(self._world.square, line, query)
-            answer = await self._answer(replies, asked.id)
-        if answer.problem is not None:
-            raise refusal(answer.problem)
+        shown = json.loads(since.event) if since.event else None
+        answer = await self._exchange.ask(
+            offer, lambda reply: Query(reply=reply, what="balance", statement=shown)
+        )
         proved = await statements.proved(offer.provider, line.buyer.pubkey, answer.statement, since)
         found = await statements.lowered(since, proved, offer.provider)
         await self._world.store.commit(*Purchases.statement(offer.provider, proved))
         statement = proved[1]
         return Balance(offer.provider, statement.balance_msat, statement.seq, tuple(found))
+
+    # in
 
     async def top_up(self, offer: Offer, amount_sat: int, *, pays: str = "") -> Balance:
         """Put coins into the account; the user's own mint is preferred. Raises as `ask` does.
@@ -79,9 +106,9 @@ class Accounts:
             except NostrllmError as error:
                 await self._buyer.settler.give_up(purchase, error.code, definite=True)
                 raise
-            signer = self._world.reply(purchase.n)
-            message = TopUp(reply=self._reply_to(signer), token=encode_token(coins))
-            return await self._transact(offer, purchase, message, coins)
+            text = encode_token(coins)
+            errand = Errand(lambda reply: TopUp(reply=reply, token=text), coins)
+            return await self._told(offer, purchase, errand)
 
     async def _mint(self, offer: Offer, amount_sat: int) -> str:
         """A mint the provider accepts where the wallet holds so much."""
@@ -94,6 +121,57 @@ class Accounts:
             raise LocalError("the wallet has not enough coins he accepts", code="wallet-empty")
         return max(held, key=lambda mint: (mint == self._world.mint, held[mint]))
 
+    async def fill(
+        self, offer: Offer, amount_sat: int, show: Callable[[Filling], object], wait_s: float
+    ) -> Balance | None:
+        """Fill the account by Lightning: `show` is handed the invoice, which is on disk by then.
+
+        Waits up to `wait_s` for its payment; None if that has not come, and then `resume` sees to
+        it. Raises RemoteError for a refusal and for an invoice of another amount.
+        """
+        msat = amount_sat * MSAT_PER_SAT
+
+        async def shown(purchase: Purchase, answer: Answer) -> Purchase:
+            purchase = await self.invoiced(purchase, answer)
+            filling = Filling(offer.provider, msat, purchase.to_pay, purchase.to_pay_by)
+            show(filling)
+            return purchase
+
+        async with self._buyer.begin("topup", offer.provider) as purchase:
+            errand = Errand(
+                lambda reply: TopUp(reply=reply, lightning_msat=msat),
+                known={"paid_msat": msat, "fee_msat": 0},
+                told=shown,
+                patience_s=wait_s,
+            )
+            done = await self._exchange.carry_out(offer, purchase, errand)
+        return None if done is None else told(offer.provider, done[1])
+
+    async def invoiced(self, purchase: Purchase, answer: Answer) -> Purchase:
+        """Keep the invoice that an answer brings. Raises RemoteError when it is not as asked."""
+        bargain, text = purchase.bargain, answer.invoice or ""
+        try:
+            invoice = parse_invoice(text)
+            if bargain is None or invoice.amount_msat != bargain.paid_msat:
+                raise RemoteError(
+                    "the provider's invoice is of another amount", code="payment-invoice-invalid"
+                )
+        except RemoteError as error:
+            await self._buyer.settler.give_up(purchase, error.code, definite=True)
+            raise
+        until = min(invoice.expires_at, answer.expires_at or invoice.expires_at)
+        return await self._buyer.purchases.invoiced(purchase, invoice.text, until)
+
+    async def fillings(self) -> list[Filling]:
+        """The invoices that fill accounts and are not known to be paid, oldest first."""
+        return [
+            Filling(one.provider, one.bargain.paid_msat, one.to_pay, one.to_pay_by)
+            for one in await self._buyer.purchases.to_pay()
+            if one.bargain is not None
+        ]
+
+    # out
+
     async def refund(self, offer: Offer) -> Balance:
         """Take the account's whole coins back into the wallet, at mints the user chose.
 
@@ -101,83 +179,46 @@ class Accounts:
         `resume` takes them. Raises as `ask` does.
         """
         async with self._buyer.begin("refund", offer.provider) as purchase:
-            signer = self._world.reply(purchase.n)
-            message = Refund(reply=self._reply_to(signer))
-            return await self._transact(offer, purchase, message, None)
+            return await self._told(offer, purchase, Errand(lambda reply: Refund(reply=reply)))
 
-    async def _transact(
-        self, offer: Offer, purchase: Purchase, message: Wire, coins: Token | None
-    ) -> Balance:
-        """Send a message that moves money, and settle its answer."""
-        world, line = self._world, line_to(self._world, offer)
-        signer = world.reply(purchase.n)
-        async with listen(world.square, self._listening(signer, offer)) as replies:
-            try:
-                whole = letter(world.square, line, message)
-                bargain = await self._bargain(line, offer, purchase, coins)
-                purchase = await self._buyer.purchases.sent(purchase, whole.id, bargain)
-                await post(world.square, line, whole, bargain.deadline + EXPIRY_S)
-            except RelayError as error:
-                raise await self._buyer.settler.unsure(purchase, error) from error
-            except NostrllmError as error:
-                await self._buyer.settler.give_up(purchase, error.code, definite=True)
-                raise
-            try:
-                answer = await self._answer(replies, whole.id)
-            except WorldError as error:
-                await self._buyer.settler.give_up(purchase, error.code)
-                raise
-        if answer.problem is not None:
-            refused = refusal(answer.problem)
-            await self._buyer.settler.give_up(purchase, refused.code, definite=True)
-            raise refused
-        _, ending = await self._buyer.settler.settle(purchase, answer)
-        return _told(offer.provider, ending)
+    async def pay_out(
+        self, offer: Offer, text: str, agree: Callable[[Payout], object] = _agreed
+    ) -> PaidOut:
+        """Have the provider pay a Lightning invoice from the account.
 
-    async def _bargain(
-        self, line: Line, offer: Offer, purchase: Purchase, coins: Token | None
-    ) -> Bargain:
-        square = self._world.square
-        known = await self._buyer.settler.statements.known(offer.provider)
-        bargain = Bargain(
-            what=purchase.what,
-            provider=offer.provider,
-            d=offer.announcement.d,
-            relays=line.relays,
-            reply_relays=square.reply_relays,
-            buyer=line.buyer.pubkey,
-            pay="none" if coins is None else "token",
-            mint="" if coins is None else coins.mint,
-            mints=offer.announcement.mints,
-            unit="sat" if coins is None else coins.unit,
-            seq=known.seq,
-            balance_msat=known.balance_msat,
-            deadline=square.now_s() + int(WAIT_S),
+        `agree` is told what that takes before anything is sent, and may raise. Raises RemoteError
+        `payment-invoice-invalid`, `account-insufficient`, `payment-lightning-failed`; WorldError
+        while it is not known how it ended, when `resume` finds out.
+        """
+        invoice = payable(text, self._world.square.now_s())
+        msat = invoice.amount_msat or 0
+        payout = Payout(offer.provider, msat, LIGHTNING_FEE_MSAT + msat // 20)
+        agree(payout)
+        async with self._buyer.begin("refund", offer.provider) as purchase:
+            errand = Errand(
+                lambda reply: Refund(reply=reply, invoice=invoice.text),
+                known={"invoice": invoice.text, "ceiling_msat": msat + payout.fee_max_msat},
+            )
+            done = await self._exchange.carry_out(offer, purchase, errand)
+        assert done is not None
+        answer, ending = done
+        paid = answer.paid_msat or 0
+        return PaidOut(told(offer.provider, ending), paid, max(0, paid - msat))
+
+    async def _told(self, offer: Offer, purchase: Purchase, errand: Errand) -> Balance:
+        done = await self._exchange.carry_out(offer, purchase, errand)
+        assert done is not None
+        return told(offer.provider, done[1])
+
+
+def payable(text: str, now_s: int) -> Invoice:
+    """An invoice that a provider can pay. Raises RemoteError `payment-invoice-invalid`."""
+    invoice = parse_invoice(text.strip().removeprefix("lightning:"))
+    if invoice.amount_msat is None:
+        raise RemoteError("the invoice has no amount", code="payment-invoice-invalid")
+    if invoice.expires_at < now_s + LEFT_S_MIN:
+        raise RemoteError(
+            f"the invoice must be good for {LEFT_S_MIN // 60} more minutes",
+            code="payment-invoice-invalid",
         )
-        return bargain if coins is None else await paid_with(self._world, bargain, coins)
-
-    async def _answer(self, replies: Replies, to: str) -> Answer:
-        try:
-            async with asyncio.timeout(WAIT_S):
-                while True:
-                    message = await replies.next()
-                    if isinstance(message, Answer) and message.to == to:
-                        return message
-                    if isinstance(message, Refused) and message.order == to:
-                        return Answer(to=to, problem=message.problem)
-        except TimeoutError:
-            raise WorldError("the provider does not answer", code="provider-silent") from None
-
-    def _reply_to(self, signer: Signer) -> ReplyTo:
-        return ReplyTo(key=signer.pubkey, relays=list(self._world.square.reply_relays))
-
-    def _listening(self, signer: Signer, offer: Offer) -> Listening:
-        return Listening(signer, offer.provider, self._world.square.reply_relays)
-
-
-def _told(provider: str, ending: Ending) -> Balance:
-    """The account after money moved. Raises RemoteError when no statement can be believed."""
-    if ending.statement is None:
-        raise RemoteError("the provider broke the bargain: " + ", ".join(ending.breaches))
-    statement = ending.statement[1]
-    return Balance(provider, statement.balance_msat, statement.seq, tuple(ending.breaches))
+    return invoice

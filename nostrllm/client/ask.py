@@ -10,17 +10,18 @@ import asyncio
 import secrets
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from nostrllm.client.answer import Answer
-from nostrllm.client.bargain import Bargain, Breach, accepted_terms, intact
-from nostrllm.client.discover import Catalogue, Offer
+from nostrllm.client.bargain import Bargain, Breach, What, accepted_terms, intact
+from nostrllm.client.discover import Catalogue
 from nostrllm.client.letters import (
     EXPIRY_S,
     Line,
     check_length,
     letter,
+    line_to,
     mutter,
     post,
     whisper,
@@ -28,7 +29,8 @@ from nostrllm.client.letters import (
 from nostrllm.client.locked import locked_until, prepare, room_for
 from nostrllm.client.owed import Debts
 from nostrllm.client.payment import paid_with
-from nostrllm.client.purchases import Purchase, Purchases, Settled, What
+from nostrllm.client.payouts import Payouts
+from nostrllm.client.purchases import Purchase, Purchases, Settled
 from nostrllm.client.quote import Question, Quote, quote
 from nostrllm.client.replies import Chunks, Listening, Message, Replies, listen
 from nostrllm.client.settle import Outcome, Settler, broken, outcome, refusal, still
@@ -96,6 +98,7 @@ class Buyer:
         self.purchases = Purchases(world)
         self.settler = Settler(world, self.purchases)
         self.debts = Debts(world, self.purchases, self.settler)
+        self.payouts = Payouts(world, self.settler)
         self._beginning = asyncio.Lock()
         self._under_way: set[int] = set()
 
@@ -155,6 +158,9 @@ class Buyer:
                 answer._finish(ended)
                 purchase = await self.debts.wait(purchase, replies, deal.early, SETTLE_S)
                 ended = still(ended, purchase)
+            if question.invoice is not None:
+                answer._finish(replace(ended, pending_msat=ended.credit_msat))
+                ended = await self.payouts.wait(purchase, replies, ended, SETTLE_S)
             return ended
 
     # before
@@ -191,6 +197,8 @@ class Buyer:
         now, avoided = self._world.square.now_s(), set()
         for purchase in await self.purchases.amiss(now - AVOIDED_S):
             due = purchase.bargain is None or purchase.bargain.deadline + LATE_S < now
+            if purchase.to_pay and purchase.state == "sent":  # it is we who have not paid
+                continue
             open_still = purchase.state in ("sent", "accepted")
             if not open_still or (due and purchase.n not in self._under_way):
                 avoided.add(purchase.provider)
@@ -219,7 +227,7 @@ class Buyer:
         self, deal: Deal, purchase: Purchase
     ) -> tuple[Order, Bargain, Sequence[Write]]:
         world, quoted, question = self._world, deal.quote, deal.question
-        payment: Payment = AccountPayment()
+        payment: Payment = AccountPayment(of=question.of)
         writes: Sequence[Write] = ()
         known = await self.settler.statements.known(quoted.offer.provider)
         bargain = self._bargain(deal, known)
@@ -234,7 +242,9 @@ class Buyer:
         elif quoted.pay == "locked":
             ready = await prepare(world, purchase, question, quoted, bargain)
             payment, bargain, writes = ready.payment, ready.bargain, ready.writes
-        if question.change == "account":
+        if question.invoice is not None:
+            writes = (*writes, self.payouts.noted(bargain))
+        if question.change != "ecash":
             bargain = bargain.model_copy(update={"credit_msat_max": None})
         return order.model_copy(update={"payment": payment}), bargain, writes
 
@@ -247,8 +257,9 @@ class Buyer:
             body=deal.quote.body,
             price=bargain.price,
             ceiling_msat=deal.quote.ceiling_msat,
-            payment=AccountPayment(),
+            payment=TokenPayment(token=""),
             change=deal.question.change,
+            invoice=deal.question.invoice,
             deadline=bargain.deadline,
             end_by=bargain.deadline + ANSWER_S_MAX,
             chunk_ms=250 if deal.question.stream else None,
@@ -274,10 +285,13 @@ class Buyer:
             fee_msat=0,
             seq=known.seq,
             balance_msat=known.balance_msat,
+            known_at=known.at,
             ceiling_msat=quoted.ceiling_msat,
             size_bytes=quoted.body.size_bytes,
             messages=len(quoted.body.messages),
             deadline=square.now_s() + max(1, int(deal.question.deadline_s)),
+            invoice=deal.question.invoice or "",
+            of=deal.question.of or "",
             reviewer=self._world.identity.pubkey,
             salt=secrets.token_hex(32),
         )
@@ -400,15 +414,6 @@ class Buyer:
 def _left_out(error: LocalError) -> LocalError:
     left_out = "those who broke a bargain or were silent within a day are left out unless named"
     return LocalError(f"{error.message} ({left_out})", code=error.code)
-
-
-def line_to(world: World, offer: Offer) -> Line:
-    """How to write to the provider of an offer."""
-    announcement = offer.announcement
-    parts_max = announcement.profile.limits.parts_max
-    buyer = world.buyer(announcement.pubkey)
-    relays = world.square.reachable(announcement.relays)
-    return Line(announcement.pubkey, relays, buyer, parts_max)
 
 
 def proved_acceptance(

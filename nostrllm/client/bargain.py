@@ -64,6 +64,10 @@ Breach = Literal[
 ]
 
 
+#: What a message that moves money wants.
+What = Literal["order", "topup", "refund", "subscribe", "unsubscribe"]
+
+
 class Bargain(Wire):
     """One order as the client placed it: enough to judge any reply, after a restart too.
 
@@ -72,11 +76,13 @@ class Bargain(Wire):
     `fee_msat` is what the mint takes for the token, `credit_msat_max` what may be credited instead
     of sent back, `payment` the name of its coins; None and "" where that is not known or without
     limit. Locked coins are the provider's alone until `locktime`; `rungs` are the amounts of the
-    outputs for their change. `seq` and `balance_msat` are of the account's last statement when the
-    message was sent.
+    outputs for their change. `seq`, `balance_msat` and `known_at` (unix seconds) are of the
+    account's last statement when the message was sent. `invoice` is what a refund or an order's
+    change is to pay by Lightning. `of` is the account that pays, where it is not our own.
+    `ceiling_msat` is all that may be taken off the account where no coins pay.
     """
 
-    what: Literal["order", "topup", "refund"] = "order"
+    what: What = "order"
     provider: Hex32
     d: str = Field(default="", max_length=64)
     relays: tuple[RelayUrl, ...] = ()
@@ -97,10 +103,13 @@ class Bargain(Wire):
     rungs: tuple[int, ...] = ()
     seq: int = -1
     balance_msat: Msat = 0
+    known_at: int = 0
     ceiling_msat: Msat = 0
     size_bytes: int = 0
     messages: int = 0
     deadline: int
+    invoice: str = ""
+    of: str = ""
     reviewer: str = ""
     salt: str = ""
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from nostrllm.client.account import Balance
-from nostrllm.client.purchases import Locked, State, What, stored_event
+from nostrllm.client.bargain import What
+from nostrllm.client.exchange import Balance
+from nostrllm.client.purchases import Locked, State, stored_event
 from nostrllm.client.world import World
 from nostrllm.ports import Row, Write
 from nostrllm.wire.event import Event
@@ -23,7 +24,9 @@ class Kept:
 
 @dataclass(frozen=True, slots=True)
 class Bought:
-    """One purchase as it stands: `what` is order, topup or refund; amounts in msat.
+    """One purchase as it stands; amounts in msat.
+
+    `what` is order, topup, refund, subscribe or unsubscribe.
 
     `state` is done, failed (nothing was paid), late (an answer nobody has seen) or one of those on
     the way there; `code` says why it failed. `locked`: of an order that is over, its change is

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
-from nostrllm.client.world import Square
+from nostrllm.client.discover import Offer
+from nostrllm.client.world import Square, World
 from nostrllm.core import parts
 from nostrllm.ports import Signer
 from nostrllm.wire import kinds
@@ -26,6 +27,15 @@ class Line:
     relays: tuple[str, ...]
     buyer: Signer
     parts_max: int = parts.PARTS_MAX
+
+
+def line_to(world: World, offer: Offer) -> Line:
+    """How to write to the provider of an offer."""
+    announcement = offer.announcement
+    parts_max = announcement.profile.limits.parts_max
+    buyer = world.buyer(announcement.pubkey)
+    relays = world.square.reachable(announcement.relays)
+    return Line(announcement.pubkey, relays, buyer, parts_max)
 
 
 def letter(square: Square, line: Line, message: Wire) -> Rumor:

@@ -9,20 +9,19 @@ Where coins were locked the answer does not wait for the mint: `locked` says wha
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 from pydantic import TypeAdapter
 
-from nostrllm.client.bargain import Bargain, Breach, ProvedReceipt, parse_bargain
+from nostrllm.client.bargain import Bargain, Breach, ProvedReceipt, What, parse_bargain
 from nostrllm.client.world import World
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Row, Write
 from nostrllm.wire.event import Event, parse_event
 from nostrllm.wire.order import Answer, Result, Statement, parse_from_provider
 
-What = Literal["order", "topup", "refund"]
 State = Literal["reserved", "sent", "accepted", "settling", "late", "done", "failed"]
 #: Of an order that is over: its locked coins, or their change, are still to come ("owed"); they
 #: came back, but not what the answer cost ("due").
@@ -40,7 +39,8 @@ _BREACHES: Final = TypeAdapter(tuple[Breach, ...])
 class Purchase:
     """One row. `bargain` and `id` are None while only the reply key is reserved.
 
-    `breaches`: what was found so far.
+    `breaches`: what was found so far. `to_pay`: the provider's invoice that fills the account, if
+    it is paid by `to_pay_by` (unix seconds).
     """
 
     n: int
@@ -54,6 +54,8 @@ class Purchase:
     reply: Result | Answer | None = None
     breaches: tuple[Breach, ...] = ()
     locked: Locked = ""
+    to_pay: str = ""
+    to_pay_by: int = 0
 
     @property
     def token_op(self) -> str:
@@ -133,6 +135,12 @@ class Purchases:
             return purchase
         await self._commit("purchase_accept", purchase, {"accepted": _json(event)})
         return replace(purchase, state="accepted", accepted=event)
+
+    async def invoiced(self, purchase: Purchase, invoice: str, until: int) -> Purchase:
+        """The provider told the invoice that fills the account."""
+        values = {"to_pay": invoice, "to_pay_by": until}
+        await self._commit("purchase_invoice", purchase, values)
+        return replace(purchase, to_pay=invoice, to_pay_by=until)
 
     async def settling(self, purchase: Purchase, reply: Result | Answer) -> Purchase:
         """The reply is here and stored, coins and all; only the first one counts."""
@@ -229,6 +237,10 @@ class Purchases:
         rows = await self._world.store.read("purchase_paying", order=order_id)
         return [_purchase(row) for row in rows]
 
+    async def to_pay(self) -> list[Purchase]:
+        """Those that wait for an invoice to be paid, oldest first."""
+        return [_purchase(row) for row in await self._world.store.read("purchase_to_pay")]
+
     async def open(self) -> list[Purchase]:
         """Those that are not at their end, oldest first."""
         return [_purchase(row) for row in await self._world.store.read("purchase_open")]
@@ -279,7 +291,11 @@ class Purchases:
         return [Write("receipt_keep", values)]
 
     async def _commit(
-        self, name: str, purchase: Purchase, values: dict[str, str], writes: Sequence[Write] = ()
+        self,
+        name: str,
+        purchase: Purchase,
+        values: Mapping[str, object],
+        writes: Sequence[Write] = (),
     ) -> None:
         always = {"n": purchase.n, "at": self._world.square.now_s()}
         await self._world.store.commit(Write(name, {**values, **always}, rows=1), *writes)
@@ -299,6 +315,8 @@ def _purchase(row: Row) -> Purchase:
         reply=reply if isinstance(reply, Result | Answer) else None,
         breaches=_breaches(row),
         locked=row["locked"],
+        to_pay=row["to_pay"],
+        to_pay_by=int(row["to_pay_by"]),
     )
 
 

@@ -50,12 +50,15 @@ class Question:
 
     `pay`: by coins locked to the provider, who works at once and has them swapped afterwards; by a
     token, which he swaps first; or from the account with him. Where a mint cannot lock coins a
-    token is sent instead. `provider` is a public key (hex) or a name, `model` a model id; None
-    means whichever is cheapest of those that lately broke no bargain. `max_msat` (None: without
-    limit) bounds what the provider charges and the mint's fee for his taking the token. It does not
-    bound the mint's fees in our own wallet, for making the token and for taking the change, nor the
-    less than a coin by which the token is rounded up and which comes back as credit. `deadline_s`
-    bounds the wait for the first word. `parameters` are further fields of an OpenAI request.
+    token is sent instead. `change` says where what is not used goes: into the wallet, into the
+    account, or by Lightning to `invoice` (BOLT 11, of an exact amount), of which what does not fit
+    stays in the account. `of` is the key (hex) of another who lets us spend from his account.
+    `provider` is a public key (hex) or a name, `model` a model id; None means whichever is cheapest
+    of those that lately broke no bargain. `max_msat` (None: without limit) bounds what the provider
+    charges and the mint's fee for his taking the token. It does not bound the mint's fees in our
+    own wallet, for making the token and for taking the change, nor the less than a coin by which
+    the token is rounded up and which comes back as credit. `deadline_s` bounds the wait for the
+    first word. `parameters` are further fields of an OpenAI request.
     `on_quote` is called with the Quote before anything is paid; raising there ends it.
     """
 
@@ -65,14 +68,28 @@ class Question:
     max_tokens: int | None = None
     max_msat: int | None = BUDGET_MSAT
     pay: Literal["locked", "token", "account"] = "locked"
-    change: Literal["ecash", "account"] = "ecash"
+    change: Literal["ecash", "account", "lightning"] = "ecash"
+    invoice: str | None = None
+    of: str | None = None
     stream: bool = True
     deadline_s: float = 60.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
     on_quote: Callable[[Quote], object] | None = None
 
+    def _check_money(self) -> None:
+        if (self.change == "lightning") != (self.invoice is not None):
+            message = "an invoice goes with change by lightning, and with nothing else"
+            raise LocalError(message, code="message-invalid")
+        if self.pay == "account" and self.change == "lightning":
+            message = "an account has no change: refund it by lightning"
+            raise LocalError(message, code="message-invalid")
+        if self.of is not None and self.pay != "account":
+            message = "an account of another goes with payment from an account"
+            raise LocalError(message, code="message-invalid")
+
     def body(self) -> ChatRequest:
         """The request as it travels. Raises LocalError `message-invalid` naming the wrong field."""
+        self._check_money()
         messages = self.prompt
         if isinstance(messages, str):
             messages = [{"role": "user", "content": messages}]

@@ -23,7 +23,7 @@ from nostrllm.client.settle import Outcome, outcome
 from nostrllm.client.world import World
 from nostrllm.errors import LocalError, NostrllmError
 from nostrllm.ports import Conflict, Signer
-from nostrllm.wire.event import Event
+from nostrllm.wire.event import Event, Rumor
 from nostrllm.wire.order import Answer, Query, Refused, ReplyTo, Result
 
 #: Replies stay on relays for thirty days.
@@ -36,6 +36,8 @@ AT_ONCE_MAX: Final = 4
 #: So long change that a mint refused is tried again at each start.
 RETRY_S: Final = 7 * 86_400
 WAIT_S: Final = 5.0
+#: What an answer says of an invoice that was not paid, or not yet.
+STILL: Final = ("waiting", "expired")
 
 
 async def resume(world: World, buyer: Buyer, *, wait_s: float = WAIT_S) -> None:
@@ -82,6 +84,9 @@ async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float)
     reply = purchase.reply
     if reply is None:
         found = await _reply(world, purchase, wait_s)
+        if isinstance(found, Answer) and found.state in STILL:
+            await _still(world, buyer, purchase, found)
+            return
         if isinstance(found, Refused) and await buyer.settler.refused(purchase, found):
             return
         if not isinstance(found, Result | Answer):
@@ -95,6 +100,14 @@ async def _finish(world: World, buyer: Buyer, purchase: Purchase, wait_s: float)
     purchase, _ = await buyer.settler.settle(purchase, reply, seen=False)
     if purchase.locked:
         await _owed(world, buyer, purchase, wait_s)
+
+
+async def _still(world: World, buyer: Buyer, purchase: Purchase, answer: Answer) -> None:
+    """An invoice that fills an account is unpaid: keep it, or forget it once it cannot be paid."""
+    if answer.state == "expired":
+        await buyer.purchases.failed(purchase, "deadline")
+    elif not purchase.to_pay:
+        await Accounts(world, buyer).invoiced(purchase, answer)
 
 
 async def _owed(world: World, buyer: Buyer, purchase: Purchase, wait_s: float) -> None:
@@ -144,16 +157,16 @@ async def _reply(world: World, purchase: Purchase, wait_s: float) -> Message | N
     """The reply to a purchase, from the relays or from the provider himself."""
     async with _hearing(world, purchase) as (replies, ask):
         found = await _first(replies, purchase, wait_s / 2)
-        if found is None:
-            await ask()
-            found = await _first(replies, purchase, wait_s / 2)
+        if found is None or (isinstance(found, Answer) and found.state in STILL):
+            asked = await ask()
+            found = await _first(replies, purchase, wait_s / 2, asked.id) or found
     return found
 
 
 @asynccontextmanager
 async def _hearing(
     world: World, purchase: Purchase
-) -> AsyncIterator[tuple[Replies, Callable[[], Awaitable[object]]]]:
+) -> AsyncIterator[tuple[Replies, Callable[[], Awaitable[Rumor]]]]:
     """What was and is said to a purchase, and a way to ask for it once more."""
     bargain, order_id = purchase.bargain, purchase.id
     if bargain is None or order_id is None:
@@ -166,19 +179,29 @@ async def _hearing(
         yield replies, partial(whisper, world.square, line, query)
 
 
-async def _first(replies: Replies, purchase: Purchase, wait_s: float) -> Message | None:
-    """The first message that ends this purchase, if it comes in time."""
+async def _first(
+    replies: Replies, purchase: Purchase, wait_s: float, asked: str = ""
+) -> Message | None:
+    """The first message that ends this purchase, if it comes in time.
+
+    Else the last one that says that its invoice is unpaid, or, to our question `asked`, for ever.
+    """
+    still: Message | None = None
     try:
         async with asyncio.timeout(wait_s):
             while True:
                 message = await replies.next()
-                if _ends(message, purchase):
-                    return message  # type: ignore[return-value]  # _ends admits no event
+                if isinstance(message, Answer) and message.state in STILL:
+                    if message.to == asked and message.state == "expired":
+                        return message
+                    still = message if message.to == purchase.id else still
+                elif not isinstance(message, Event) and _ends(message, purchase):
+                    return message
     except TimeoutError:
-        return None
+        return still
 
 
-def _ends(message: Message | Event, purchase: Purchase) -> bool:
+def _ends(message: Message, purchase: Purchase) -> bool:
     """Only a result or a refusal ends an order; the others have an answer."""
     if isinstance(message, Refused):
         return message.order == purchase.id

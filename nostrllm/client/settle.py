@@ -51,7 +51,9 @@ class Outcome:
 
     paid = `cost_msat` + `fee_msat` + `change_msat` + `credit_msat`, if the provider is honest:
     `breaches` names each way in which he was not. `change_msat` is what he sent back, before the
-    mint's fee for taking it; `pending_msat` of it is still to come, without anybody's doing.
+    mint's fee for taking it; `pending_msat` of it is still to come, without anybody's doing. Of
+    change by Lightning `paid_out_msat` left the account, fee included; or `not_paid_out` says why
+    it stays there.
     """
 
     order_id: str
@@ -73,6 +75,8 @@ class Outcome:
     breaches: tuple[Breach, ...] = ()
     problem: Problem | None = None
     pending_msat: int = 0
+    paid_out_msat: int = 0
+    not_paid_out: Problem | None = None
 
 
 class Settler:
@@ -102,6 +106,8 @@ class Settler:
         if purchase.state in ("sent", "accepted"):
             purchase = await self._purchases.settling(purchase, reply)
         wrong = [*found, *(breaches(bargain, reply) if isinstance(reply, Result) else ())]
+        if isinstance(reply, Answer) and bargain.invoice:
+            wrong += ["fee-altered"] if (reply.paid_msat or 0) > bargain.ceiling_msat else []
         if reply.change is not None and "change-altered" not in wrong:
             wrong += await self._take(purchase, bargain, reply.change)
         locked, writes = await self._unlock(purchase, bargain, reply, wrong)

@@ -30,11 +30,13 @@ Proved = tuple[Event, Statement]
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """The latest statement we believe: `seq` -1 while there is none; `event` as JSON text."""
+    """The latest statement we believe: `seq` -1 while there is none; `event` as JSON text, `at` its
+    time by the provider (unix seconds)."""
 
     seq: int = -1
     balance_msat: int = 0
     event: str = ""
+    at: int = 0
 
 
 class Statements:
@@ -50,7 +52,8 @@ class Statements:
         if not rows:
             return Known()
         row = rows[0]
-        return Known(int(row["seq"]), int(row["balance_msat"]), row["event"])
+        at = int(json.loads(row["event"])["created_at"])
+        return Known(int(row["seq"]), int(row["balance_msat"]), row["event"], at)
 
     async def proved(
         self, provider: str, account: str, raw: dict[str, Any] | None, since: Known
@@ -77,14 +80,14 @@ class Statements:
         gain = _gain_msat(bargain, reply)
         if reply.statement is None:
             return None, [] if gain is None else ["statement-invalid"]
-        since = Known(bargain.seq, bargain.balance_msat)
+        since = Known(bargain.seq, bargain.balance_msat, at=bargain.known_at)
         try:
             found = await self.proved(bargain.provider, bargain.buyer, reply.statement, since)
         except RemoteError:
             return None, ["statement-invalid"]
         if gain is None:
             return found, []
-        if found[1].seq <= since.seq:
+        if found[1].seq <= since.seq and gain:
             return None, ["statement-invalid"]
         now = await self.known(bargain.provider)
         if bargain.what == "order" and since.seq < now.seq < found[1].seq:
@@ -106,15 +109,25 @@ class Statements:
 
     async def _held_beside(self, purchase: Purchase, since: Known) -> int:
         """What other messages of ours may have taken off the account since a statement, in msat."""
-        held = 0
+        held = await self._granted(purchase.provider, since)
         for other in await self._purchases.beside(purchase):
             bargain = other.bargain
-            if bargain is None or (bargain.pay != "account" and bargain.what != "refund"):
+            if bargain is None or not _takes(bargain):
                 continue
             over = bargain.seq < since.seq and bargain.deadline + LATE_S < purchase.created_at
             if not over and _seq_at_end(bargain, other) > since.seq:
-                held += bargain.ceiling_msat if bargain.what == "order" else since.balance_msat
+                held += bargain.ceiling_msat or since.balance_msat
         return held
+
+    async def _granted(self, provider: str, since: Known) -> int:
+        """What keys that we allowed, and the standing order of a plan, may have taken since."""
+        now, taken = self._world.square.now_s(), 0
+        grants = await self._world.store.read("grants_since", provider=provider, since=since.at)
+        for grant in grants:
+            period_s, elapsed_s = int(grant["period_s"]), now - min(since.at or now, now)
+            periods = 2 + elapsed_s // period_s if period_s else 1
+            taken += periods * int(grant["limit_msat"])
+        return taken
 
     async def _dispute(self, provider: str, known: Known, event: Event) -> None:
         values = {
@@ -125,6 +138,12 @@ class Statements:
             "at": self._world.square.now_s(),
         }
         await self._world.store.commit(Write("statement_dispute", values))
+
+
+def _takes(bargain: Bargain) -> bool:
+    """Does a message take from the account?"""
+    own_order = bargain.what == "order" and bargain.pay == "account" and not bargain.of
+    return own_order or bargain.what in ("refund", "subscribe")
 
 
 def _seq_at_end(bargain: Bargain, purchase: Purchase) -> float:
@@ -140,14 +159,25 @@ def _seq_at_end(bargain: Bargain, purchase: Purchase) -> float:
 
 def _gain_msat(bargain: Bargain, reply: Result | Answer | Settled) -> int | None:
     """By how much the account must have grown at least; None when it need not have changed."""
-    if isinstance(reply, Settled):
-        return reply.credit_msat or None
-    if isinstance(reply, Result):
-        if bargain.pay == "account":
-            return -reply.cost_msat
-        return reply.credit_msat or None
+    if bargain.of:  # the account is another's
+        return None
+    if isinstance(reply, Answer):
+        return _answered_msat(bargain, reply)
+    if isinstance(reply, Result) and bargain.pay == "account":
+        return -reply.cost_msat
+    return reply.credit_msat or None
+
+
+def _answered_msat(bargain: Bargain, reply: Answer) -> int | None:
+    """The same, of what is no order."""
     if bargain.what == "topup":
         return bargain.paid_msat - (bargain.fee_msat or 0)
+    if bargain.what == "subscribe":
+        return -bargain.ceiling_msat
+    if bargain.what == "unsubscribe":
+        return 0
+    if bargain.what == "refund" and bargain.invoice:
+        return -min(reply.paid_msat or 0, bargain.ceiling_msat)
     if bargain.what == "refund":
         change = reply.change
         paid = 0 if change is None else change.amount * UNIT_MSAT.get(change.unit, 0)

@@ -18,24 +18,29 @@ from types import TracebackType
 from typing import Concatenate, Final, ParamSpec
 
 from nostrllm.adapters.clock import SystemClock
+from nostrllm.adapters.keys_sdk import parse_pubkey
 from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.adapters.relays_websockets import WebsocketRelays
 from nostrllm.adapters.signer_local import LocalKeyring
 from nostrllm.adapters.store_sqlite import SqliteStore
+from nostrllm.adapters.web import PublicWeb
 from nostrllm.client import dm, follow, review
-from nostrllm.client.account import Accounts, Balance
 from nostrllm.client.answer import Answer
 from nostrllm.client.ask import Buyer
 from nostrllm.client.dm import Conversation
+from nostrllm.client.exchange import Balance
 from nostrllm.client.keepsakes import Bought, Keepsakes, Kept
+from nostrllm.client.lnurl import Resolved, resolve
 from nostrllm.client.quote import Question
-from nostrllm.client.resume import late_answers, resume, seen
+from nostrllm.client.resume import late_answers, seen
+from nostrllm.client.resume import resume as resume_open
 from nostrllm.client.review import ReadReview
 from nostrllm.client.settle import Outcome
 from nostrllm.client.wallet import Wallet
 from nostrllm.client.world import Square, World
 from nostrllm.errors import ConfigError, LocalError, StoreError
 from nostrllm.purse import Purse
+from nostrllm.service.accounts import AccountBook
 from nostrllm.service.market import Market, provider_key
 from nostrllm.service.place import place
 from nostrllm.service.secrets import key_made_once, private_folder, seed_made_once
@@ -73,10 +78,12 @@ class Client:
     """Buys answers, keeps a wallet, writes reviews; use it as `async with`, in one task.
 
     The state folder (mode 0700) holds the identity's key, the seed of wallet and pseudonyms, and
-    the database; one process uses it at a time. `wallet` is the ecash, `market` what anybody sees.
+    the database; one process uses it at a time. `wallet` is the ecash, `accounts` what providers
+    hold for us, `market` what anybody sees.
     """
 
     wallet: Wallet
+    accounts: AccountBook
     market: Market
 
     def __init__(
@@ -88,6 +95,7 @@ class Client:
         devnet: Path | str | None = None,
     ) -> None:
         """See `place` for the defaults. Raises ConfigError."""
+        self._local = devnet is not None
         self.place = place(state=state, relays=relays, mint=mint, devnet=devnet)
         self._stack = AsyncExitStack()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -121,7 +129,8 @@ class Client:
         self.wallet = Wallet(self._world)
         self.market = Market(square)
         self._buyer = Buyer(self._world, self.market.catalogue)
-        self._accounts = Accounts(self._world, self._buyer)
+        self._web = await enter(PublicWeb(local=self._local))
+        self.accounts = AccountBook(self._world, self.market, self._buyer, self.followed)
         self._keepsakes = Keepsakes(self._world)
         self._group = await enter(asyncio.TaskGroup())
         self._start(self._keep())
@@ -156,6 +165,8 @@ class Client:
         try:
             if question.provider is not None:
                 question = replace(question, provider=provider_key(question.provider))
+            if question.of is not None:
+                question = replace(question, of=parse_pubkey(question.of))
         except ConfigError as error:
             answer._fail(error)
             return answer
@@ -192,7 +203,7 @@ class Client:
 
     async def balance(self, provider: str) -> Balance:
         """The account with a provider, as he signs it now."""
-        return await self._accounts.balance(await self.market.offer(provider))
+        return await self.accounts.balance(provider)
 
     async def last_balance(self, provider: str) -> Balance | None:
         """The account as the provider last signed it; he is not asked."""
@@ -204,17 +215,16 @@ class Client:
         Anybody may bear any name, so one by name must be on our own list. Raises LocalError
         `provider-unknown`.
         """
-        offer = await self.market.offer(provider)
-        if provider_key(provider) != offer.provider and offer.provider not in await self.followed():
-            raise LocalError(
-                "anybody may bear that name: use the provider's public key, or follow it first",
-                code="provider-unknown",
-            )
-        return await self._accounts.top_up(offer, amount_sat)
+        return await self.accounts.topup(provider, amount_sat)
 
     async def refund(self, provider: str) -> Balance:
         """Take the balance with a provider back into the wallet, in whole coins."""
-        return await self._accounts.refund(await self.market.offer(provider))
+        return await self.accounts.refund(provider)
+
+    async def resolve(self, address: str, amount_msat: int) -> Resolved:
+        """A Lightning invoice of this amount from a Lightning address or LNURL; see
+        `client.lnurl.resolve` for what it raises."""
+        return await resolve(self._web, address, amount_msat)
 
     # what the identity says in public, and in private
 
@@ -301,7 +311,7 @@ class Client:
     async def _resume(self) -> None:
         async with self._resuming:
             try:
-                await resume(self._world, self._buyer)
+                await resume_open(self._world, self._buyer)
             except StoreError as error:
                 raise LocalError(error.message, code=error.code) from error
 

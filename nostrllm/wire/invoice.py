@@ -29,8 +29,8 @@ _TENTHS: Final = {"": 10**12, "m": 10**9, "u": 10**6, "n": 10**3, "p": 1}
 #: Words of five bits: timestamp, signature, and a hash of 256 bits.
 _STAMP, _SIGNATURE, _HASH = 7, 104, 52
 
-#: The tags `p` and `x`.
-_HASH_TAG, _EXPIRY_TAG = 1, 6
+#: The tags `p`, `x` and `h`.
+_HASH_TAG, _EXPIRY_TAG, _MEANT_TAG = 1, 6, 23
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +38,7 @@ class Invoice:
     """What an invoice asks for. `amount_msat` None: whatever the payer likes.
 
     `network`: bc is Bitcoin itself, the others are for tests. `text` is in lower case.
+    `description_hash`: sha256 of what it is for, where that stands elsewhere; else "".
     """
 
     text: str
@@ -46,6 +47,7 @@ class Invoice:
     payment_hash: str
     created_at: int
     expiry_s: int
+    description_hash: str = ""
 
     @property
     def expires_at(self) -> int:
@@ -71,16 +73,20 @@ def parse_invoice(text: str) -> Invoice:
         _refuse("it is too short")
     fields = list(_fields(words[_STAMP:-_SIGNATURE]))
     hashes = [data for tag, data in fields if tag == _HASH_TAG and len(data) == _HASH]
+    meant = [data for tag, data in fields if tag == _MEANT_TAG and len(data) == _HASH]
     expiries = [data for tag, data in fields if tag == _EXPIRY_TAG]
-    if len(hashes) != 1 or len(expiries) > 1:
-        _refuse("it has not one payment hash, or more than one expiry")
+    if len(hashes) != 1 or len(expiries) > 1 or len(meant) > 1:
+        _refuse("it has not one payment hash, or more than one expiry or description hash")
     expiry_s = _number(expiries[0]) if expiries else EXPIRY_S
     if expiry_s > _TIME_MAX:
         _refuse("its expiry is out of range")
     amount_msat = None if found[2] is None else _msat(int(found[2]), found[3])
     payment_hash = f"{_number(hashes[0]) >> 4:064x}"
     created_at = _number(words[:_STAMP])
-    return Invoice(text.lower(), found[1], amount_msat, payment_hash, created_at, expiry_s)
+    description_hash = f"{_number(meant[0]) >> 4:064x}" if meant else ""
+    return Invoice(
+        text.lower(), found[1], amount_msat, payment_hash, created_at, expiry_s, description_hash
+    )
 
 
 def _msat(amount: int, multiplier: str) -> int:

@@ -169,7 +169,7 @@ def test_the_wallet_pays_and_takes(shell: Shell) -> None:
     assert len(history) == 3
     kinds = [row["kind"] for row in shell.ok("wallet", "history", "--json").json["operations"]]
     assert {"mint", "send", "receive", "reclaim"} <= set(kinds)
-    assert shell.ok("wallet", "resume", "--json").json == {"late": []}
+    assert shell.ok("wallet", "resume", "--json").json == {"unpaid": [], "late": []}
     junk = shell("wallet", "receive", "junk", "--json")
     assert json.loads(junk.err)["error"]["code"] == "payment-token-invalid"
 

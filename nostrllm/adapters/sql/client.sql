@@ -65,6 +65,24 @@ ALTER TABLE purchase ADD COLUMN locked TEXT NOT NULL DEFAULT '';
 ALTER TABLE purchase ADD COLUMN pays TEXT NOT NULL DEFAULT '';
 CREATE INDEX purchase_owed ON purchase (n) WHERE locked <> '';
 
+-- migration: 3
+
+-- The provider's invoice that fills the account with him, if it is paid by then (unix seconds).
+ALTER TABLE purchase ADD COLUMN to_pay TEXT NOT NULL DEFAULT '';
+ALTER TABLE purchase ADD COLUMN to_pay_by BIGINT NOT NULL DEFAULT 0;
+
+-- Who else may take from an account of ours, and how much in each period (0: once): keys that we
+-- allowed, and the standing order of a plan (key '').
+CREATE TABLE grant_out (
+    provider TEXT NOT NULL,
+    key TEXT NOT NULL,
+    limit_msat BIGINT NOT NULL,
+    period_s BIGINT NOT NULL,
+    created_at BIGINT NOT NULL,
+    ended_at BIGINT,
+    PRIMARY KEY (provider, key, created_at)
+);
+
 -- name: purchase_reserve
 INSERT INTO purchase (what, provider, state, pays, created_at, updated_at)
 VALUES (:what, :provider, 'reserved', :pays, :at, :at)
@@ -73,6 +91,13 @@ RETURNING n;
 -- name: purchase_send
 UPDATE purchase SET state = 'sent', id = :id, bargain = :bargain, updated_at = :at
 WHERE n = :n AND state = 'reserved';
+
+-- name: purchase_invoice
+UPDATE purchase SET to_pay = :to_pay, to_pay_by = :to_pay_by, updated_at = :at
+WHERE n = :n AND state = 'sent' AND to_pay = '';
+
+-- name: purchase_to_pay
+SELECT * FROM purchase WHERE state = 'sent' AND to_pay <> '' ORDER BY n;
 
 -- name: purchase_accept
 UPDATE purchase SET state = 'accepted', accepted = :accepted, updated_at = :at
@@ -173,6 +198,22 @@ WHERE excluded.seq > statement.seq;
 
 -- name: statement_of
 SELECT * FROM statement WHERE provider = :provider;
+
+-- name: grant_put
+INSERT INTO grant_out (provider, key, limit_msat, period_s, created_at)
+VALUES (:provider, :key, :limit_msat, :period_s, :at)
+ON CONFLICT (provider, key, created_at) DO UPDATE
+SET limit_msat = CASE WHEN grant_out.limit_msat < excluded.limit_msat
+        THEN excluded.limit_msat ELSE grant_out.limit_msat END,
+    ended_at = NULL;
+
+-- name: grant_end
+UPDATE grant_out SET ended_at = :at
+WHERE provider = :provider AND key = :key AND ended_at IS NULL AND created_at < :before;
+
+-- name: grants_since
+SELECT * FROM grant_out
+WHERE provider = :provider AND (ended_at IS NULL OR ended_at >= :since);
 
 -- name: statement_dispute
 INSERT INTO dispute (id, provider, known, event, created_at)
