@@ -66,6 +66,7 @@ CODES: Final[dict[str, bool]] = {
     "store-failed": True,
     "not-found": False,
     "payee-unreachable": True,
+    "payment-request-paid": False,
     "devnet-failed": True,
 }
 

@@ -1,4 +1,4 @@
-"""Whom money goes to by Lightning: an invoice as it is, or one made by a Lightning address."""
+"""Whom money goes to: an invoice as it is, one made by a Lightning address, a payment request."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from nostrllm.cli.terminal import plain_line
-from nostrllm.cli.where import Where
+from nostrllm.cli.where import Said, Where
 
 if TYPE_CHECKING:
+    from nostrllm.client.requests import RequestPrice
     from nostrllm.service.client import Client
 
 
@@ -31,3 +32,47 @@ async def address_or_invoice(client: Client, where: Where, payee: str, amount: i
     if not where.json:
         click.echo(f"to {plain_line(found.host)}: {plain_line(found.description)}", err=True)
     return found.invoice
+
+
+def is_request(payee: str) -> bool:
+    """Is this a payment request?"""
+    return payee.strip().lower().startswith(("creqa", "creqb1"))
+
+
+async def pay_request(
+    client: Client, where: Where, wanted: tuple[str, int | None], max_fee: int | None
+) -> Said:
+    """Pay a payment request (NUT-18); its price is told before."""
+    from nostrllm.errors import LocalError
+
+    def agree(price: RequestPrice) -> None:
+        fee = price.fee + price.his_fee
+        if not where.json:
+            locked = ", locked to him for good" if price.locked else ""
+            about = f" ({plain_line(price.description)})" if price.description else ""
+            said = f"pays {price.amount} {price.unit} at {price.mint} to {plain_line(price.payee)}"
+            click.echo(f"{said}{about}{locked}; mint's fees {fee} on top", err=True)
+        if max_fee is not None and fee > max_fee:
+            raise LocalError(
+                f"paying it costs {fee} {price.unit} on top", code="payment-amount-high"
+            )
+
+    paid = await client.requests.pay(*wanted, agree=agree)
+    price = paid.price
+    if not where.json:
+        click.echo(f"paid {price.amount} {price.unit}, {price.fee + price.his_fee} on top")
+        for line in filter(None, paid.reply.splitlines()):
+            click.echo(f"he says: {plain_line(line)}", err=True)
+        if paid.back is not None:
+            click.echo(f"came back: {paid.back.amount} {paid.back.unit}", err=True)
+    return {
+        "mint": price.mint,
+        "unit": price.unit,
+        "amount": price.amount,
+        "fee": price.fee + price.his_fee,
+        "payee": price.payee,
+        "locked": price.locked,
+        "reply": paid.reply,
+        "back": 0 if paid.back is None else paid.back.amount,
+        "id": paid.name,
+    }

@@ -127,15 +127,21 @@ async def _send(client: Client, where: Where, amount: int, unit: str) -> Said:
 
 
 @wallet.command()
-@click.argument("payee", metavar="INVOICE|ADDRESS")
+@click.argument("payee", metavar="INVOICE|ADDRESS|REQUEST")
 @click.argument("amount", type=click.IntRange(1), required=False)
 @click.option("--max-fee", type=click.IntRange(0), metavar="SAT", help="Pay no more on top.")
 @placed
 def pay(where: Where, payee: str, amount: int | None, max_fee: int | None) -> None:
-    """Have a mint pay a Lightning INVOICE, or AMOUNT sat to a Lightning ADDRESS.
+    """Pay a Lightning INVOICE, AMOUNT sat to a Lightning ADDRESS, or a payment REQUEST (creqA…).
 
-    What that costs at most is told before.
+    A mint pays what goes by Lightning; a request is paid in ecash, and AMOUNT is for one that names
+    none. What it costs is told before.
     """
+    from nostrllm.cli.payees import is_request, pay_request
+
+    if is_request(payee):
+        where.run(lambda client: pay_request(client, where, (payee, amount), max_fee))
+        return
     where.run(lambda client: _pay(client, where, (payee, amount), max_fee))
 
 

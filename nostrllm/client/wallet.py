@@ -168,13 +168,17 @@ class Wallet:
         return f"wallet:{secrets.token_hex(8)}"
 
     async def receive(self, token: str) -> Coins:
-        """Take in a token (NUT-00 text). Raises RemoteError for one that is none, or was taken
-        before; WorldError while the mint is silent, when the same call finishes it later."""
+        """Take in a token (NUT-00 text); locked coins too, if those whose they are signed them.
+
+        Raises RemoteError for one that is none, or was taken before; WorldError while the mint is
+        silent, when the same call finishes it later.
+        """
         parsed = parse_token(token)
         name = f"{RECEIVED}{hashlib.sha256(token.encode()).hexdigest()[:32]}"
         if await self._purse.state_of(name) == "DONE":
             raise RemoteError("this token was received before", code="payment-token-spent")
-        return _coins(await self._purse.receive(name, parsed))
+        signed = {proof.secret: proof.witness for proof in parsed.proofs}
+        return _coins(await self._purse.receive(name, parsed, unlock=signed.get))
 
     async def reclaim(self, name: str) -> Coins:
         """Take back a token that `send` made under this name and nobody took.

@@ -53,3 +53,9 @@ def _are_harmless(tags: object) -> bool:
                 continue
         return False
     return len({tag[0] for tag in tags}) == len(tags)
+
+
+def plain_secret(nonce: str, key: str) -> str:
+    """The secret of a coin that only `key` can ever spend; `nonce`: 32 bytes of hex, used once."""
+    fields = {"nonce": nonce, "data": key, "tags": [["sigflag", "SIG_INPUTS"]]}
+    return json.dumps(["P2PK", fields], separators=(",", ":"))

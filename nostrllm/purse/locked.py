@@ -31,7 +31,7 @@ async def lock_of(till: Till, op_id: str) -> Locked | None:
     coins = [
         (own, till.secret(output.id, own)[0])
         for own, output in zip(operation.own, operation.outputs, strict=True)
-        if own.lock is not None
+        if own.lock is not None and own.lock[1]
     ]
     if not coins or operation.state in ("REJECTED", "SUSPECT"):
         return None
@@ -45,7 +45,8 @@ async def out(till: Till) -> dict[str, Locked]:
     """Locked coins that may still be out, by the send that made them."""
     found: dict[str, list[Row]] = {}
     for row in await till.store.read("proof_locked"):
-        found.setdefault(row["owner"], []).append(row)
+        if '"locktime"' in row["secret"]:  # others never come back
+            found.setdefault(row["owner"], []).append(row)
     return {owner: _sum(rows) for owner, rows in found.items()}
 
 

@@ -25,7 +25,8 @@ FOREIGN: Final = -1
 class Own:
     """One of our outputs: from which counter it derives, and what its coin is for.
 
-    `lock`: the key and the locktime of a coin that is locked to somebody. An output that a client
+    `lock`: the key and the locktime of a coin that is locked to somebody, for ever if that is 0. An
+    output that a client
     of ours made, and whose coin will be his, has no counter of ours; `owner` says whose it is.
     """
 

@@ -147,8 +147,10 @@ class Purse:
         self._driver.planned(op_id, outputs)
         return plan
 
-    async def receive(self, op_id: str, token: Token, then: Then = nothing) -> Outcome:
-        """Take a token in as spendable coins.
+    async def receive(
+        self, op_id: str, token: Token, then: Then = nothing, *, unlock: Unlock | None = None
+    ) -> Outcome:
+        """Take a token in as spendable coins; `unlock` as for `plan_receive`.
 
         One that the mint refused for anything but being spent is tried again by the next call:
         nothing happens before the mint says that its coins are unspent. Raises as `plan_receive`,
@@ -158,7 +160,7 @@ class Purse:
         if state == "REJECTED":
             await self._till.store.commit(Write("operation_reopen", {"id": op_id}))
         elif state is None:
-            plan = await self.plan_receive(op_id, token, ladder=False, owner="")
+            plan = await self.plan_receive(op_id, token, ladder=False, owner="", unlock=unlock)
             try:
                 await self._till.store.commit(*plan.writes)
             except Conflict:
@@ -260,6 +262,21 @@ class Purse:
             code = outcome.code or "payment-token-spent"
             raise LocalError("the token could not be made, or is gone", code=code)
         return outcome.token
+
+    async def send_fresh(
+        self, op_id: str, mint: str, unit: str, amount: int, key: str = ""
+    ) -> Token:
+        """As `send`, of coins that are made for it, as few as can be.
+
+        With `key` (33 bytes, hex) nobody else can ever spend them, nor can we.
+        """
+        lock = (key, 0) if key else None
+        await self._place(op_id, Want(normal_url(mint), unit, amount, lock, fresh=True), nothing)
+        return await self.send(op_id, mint, unit, amount)
+
+    async def send_fee(self, mint: str, unit: str, amount: int) -> int:
+        """What the mint would take now for the swap that makes a token. Raises as `send_out`."""
+        return await send.fee(self._till, Want(normal_url(mint), unit, amount))
 
     async def place_payout(
         self,

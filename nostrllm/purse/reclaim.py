@@ -48,6 +48,9 @@ async def _refund(till: Till, op_id: str) -> Unlock:
     operation = await till.operation(op_id)
     keys: dict[str, bytes] = {}
     for own, output in zip(operation.own, operation.outputs, strict=True) if operation else ():
+        if own.lock is not None and not own.lock[1]:
+            message = "these coins are locked to their payee for good"
+            raise LocalError(message, code="payment-token-locked-wrong")
         if own.lock is not None:
             secret, _ = till.secret(output.id, own)
             keys[secret] = till.refund_key(output.id, own.counter)

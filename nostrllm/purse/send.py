@@ -24,10 +24,11 @@ COINS_MAX: Final = 64
 
 @dataclass(frozen=True, slots=True)
 class Want:
-    """A token of `amount` units; with `lock`, of coins locked to that key until that time.
+    """A token of `amount` units; with `lock`, of coins locked to that key until that time, for ever
+    if that is 0.
 
-    `most`: the amount has the fee of the swap that makes the token in it, and a smaller token will
-    do.
+    `fresh`: of coins that a swap makes for it, as few as can be. `most`: the amount has the fee of
+    the swap that makes the token in it, and a smaller token will do.
     """
 
     mint: str
@@ -35,6 +36,7 @@ class Want:
     amount: int
     lock: tuple[str, int] | None = None
     most: bool = False
+    fresh: bool = False
 
 
 async def place(till: Till, op_id: str, want: Want, then: Then) -> Outputs:
@@ -57,7 +59,7 @@ async def plan(
     """
     rows = await till.store.read("proof_free", mint=want.mint, unit=want.unit)
     have, amount, now = [proof_of(row) for row in rows], want.amount, till.clock.now()
-    ready = coins.exact(have, amount) if want.lock is None else None
+    ready = coins.exact(have, amount) if want.lock is None and not want.fresh else None
     if ready is None or len(ready) > COINS_MAX:
         swap = await _swap(till, op_id, want, have)
         return swap, (swap.insert(now), *mark(swap.inputs, "free", "reserved", op_id))
@@ -65,6 +67,14 @@ async def plan(
     token = Token(want.mint, want.unit, tuple(ready))
     marked = mark(ready, "free", "sent", op_id)
     return done, (done.insert(now), *marked, *then(outcome_of(done, (), token)))
+
+
+async def fee(till: Till, want: Want) -> int:
+    """What the mint takes for the swap that would make a token now. Raises as `place`."""
+    rows = await till.store.read("proof_free", mint=want.mint, unit=want.unit)
+    have = [proof_of(row) for row in rows]
+    keysets = await keysets_with(till.mints.at(want.mint), {proof.id for proof in have})
+    return coins.fee(coins.select(have, want.amount, keysets), keysets)
 
 
 async def _swap(till: Till, op_id: str, want: Want, have: Sequence[Proof]) -> Operation:

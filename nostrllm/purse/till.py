@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from nostrllm.core.lock import Lock, locked_secret
+from nostrllm.core.plain_lock import plain_secret
 from nostrllm.crypto import bdhke, nut13
 from nostrllm.crypto.bdhke import public_key_of
 from nostrllm.crypto.keys import derive
@@ -103,8 +104,11 @@ class Till:
         secret, r = nut13.derive(self.seed, keyset_id, own.counter)
         if own.lock is None:
             return secret, r
+        key, locktime = own.lock
+        if not locktime:
+            return plain_secret(secret, key), r
         refund = public_key_of(self.refund_key(keyset_id, own.counter))
-        return locked_secret(secret, Lock(*own.lock, refund)), r
+        return locked_secret(secret, Lock(key, locktime, refund)), r
 
     def refund_key(self, keyset_id: str, counter: int) -> bytes:
         """The secret key that takes back the locked coin of this number; each has its own."""

@@ -32,6 +32,7 @@ from nostrllm.client.exchange import Balance
 from nostrllm.client.keepsakes import Bought, Keepsakes, Kept
 from nostrllm.client.lnurl import Resolved, resolve
 from nostrllm.client.quote import Question
+from nostrllm.client.requests import Requests
 from nostrllm.client.resume import late_answers, seen
 from nostrllm.client.resume import resume as resume_open
 from nostrllm.client.review import ReadReview
@@ -78,11 +79,12 @@ class Client:
     """Buys answers, keeps a wallet, writes reviews; use it as `async with`, in one task.
 
     The state folder (mode 0700) holds the identity's key, the seed of wallet and pseudonyms, and
-    the database; one process uses it at a time. `wallet` is the ecash, `accounts` what providers
-    hold for us, `market` what anybody sees.
+    the database; one process uses it at a time. `wallet` is the ecash, `requests` pays
+    payment requests, `accounts` is what providers hold for us, `market` what anybody sees.
     """
 
     wallet: Wallet
+    requests: Requests
     accounts: AccountBook
     market: Market
 
@@ -130,6 +132,7 @@ class Client:
         self.market = Market(square)
         self._buyer = Buyer(self._world, self.market.catalogue)
         self._web = await enter(PublicWeb(local=self._local))
+        self.requests = Requests(self._world, self.wallet, self._web)
         self.accounts = AccountBook(self._world, self.market, self._buyer, self.followed)
         self._keepsakes = Keepsakes(self._world)
         self._group = await enter(asyncio.TaskGroup())
@@ -197,6 +200,7 @@ class Client:
         """
         await self._resume()
         await self.wallet.resume()
+        await self.requests.resume()
         return await self.late()
 
     # the account with a provider, who is named by npub, hex or name

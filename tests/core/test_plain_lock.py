@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nostrllm.core.plain_lock import SECRET_CHARS_MAX, is_plain_lock
+from nostrllm.core.plain_lock import SECRET_CHARS_MAX, is_plain_lock, plain_secret
 
 KEY = "02" + "ab" * 32
 OTHER = "02" + "cd" * 32
@@ -93,3 +93,9 @@ values = st.recursive(
 @given(st.text(max_size=80) | values.map(json.dumps))
 def test_any_text_gives_an_answer(text: str) -> None:
     assert is_plain_lock(text, KEY) in (True, False)
+
+
+def test_what_we_make_is_one() -> None:
+    secret = plain_secret("ab" * 32, "02" + "cd" * 32)
+    assert is_plain_lock(secret, "02" + "cd" * 32)
+    assert not is_plain_lock(secret, "02" + "ce" * 32)

@@ -83,6 +83,22 @@ CREATE TABLE grant_out (
     PRIMARY KEY (provider, key, created_at)
 );
 
+-- migration: 4
+
+-- A payment request that we pay (NUT-18); id is the wallet operation that makes the token.
+-- state: begun (it may have been delivered), delivered, failed (nothing was paid, or it came back).
+CREATE TABLE payment (
+    id TEXT PRIMARY KEY,
+    request TEXT NOT NULL,                 -- creqA
+    request_id TEXT NOT NULL,              -- '' if it has none
+    single_use BIGINT NOT NULL,
+    state TEXT NOT NULL,
+    created_at BIGINT NOT NULL,
+    updated_at BIGINT NOT NULL
+);
+CREATE UNIQUE INDEX payment_once ON payment (request_id)
+WHERE single_use = 1 AND state <> 'failed';
+
 -- name: purchase_reserve
 INSERT INTO purchase (what, provider, state, pays, created_at, updated_at)
 VALUES (:what, :provider, 'reserved', :pays, :at, :at)
@@ -214,6 +230,16 @@ WHERE provider = :provider AND key = :key AND ended_at IS NULL AND created_at < 
 -- name: grants_since
 SELECT * FROM grant_out
 WHERE provider = :provider AND (ended_at IS NULL OR ended_at >= :since);
+
+-- name: payment_insert
+INSERT INTO payment (id, request, request_id, single_use, state, created_at, updated_at)
+VALUES (:id, :request, :request_id, :single_use, 'begun', :at, :at);
+
+-- name: payment_move
+UPDATE payment SET state = :state, updated_at = :at WHERE id = :id AND state <> 'failed';
+
+-- name: payment_open
+SELECT * FROM payment WHERE state = 'begun' ORDER BY created_at, id;
 
 -- name: statement_dispute
 INSERT INTO dispute (id, provider, known, event, created_at)
