@@ -43,6 +43,7 @@ async def pay_request(
     client: Client, where: Where, wanted: tuple[str, int | None], max_fee: int | None
 ) -> Said:
     """Pay a payment request (NUT-18); its price is told before."""
+    from nostrllm.adapters.keys_sdk import to_npub
     from nostrllm.errors import LocalError
 
     def agree(price: RequestPrice) -> None:
@@ -50,7 +51,8 @@ async def pay_request(
         if not where.json:
             locked = ", locked to him for good" if price.locked else ""
             about = f" ({plain_line(price.description)})" if price.description else ""
-            said = f"pays {price.amount} {price.unit} at {price.mint} to {plain_line(price.payee)}"
+            payee = to_npub(price.payee) if len(price.payee) == 64 else plain_line(price.payee)
+            said = f"pays {price.amount} {price.unit} at {price.mint} to {payee}"
             click.echo(f"{said}{about}{locked}; mint's fees {fee} on top", err=True)
         if max_fee is not None and fee > max_fee:
             raise LocalError(

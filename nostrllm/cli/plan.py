@@ -66,7 +66,8 @@ def _brings(one: PlanOffer) -> str:
 def _span(period_s: int) -> str:
     for name, seconds in (("days", 86_400), ("hours", 3_600)):
         if period_s % seconds == 0:
-            return f"{period_s // seconds} {name}"
+            count = period_s // seconds
+            return f"{count} {name if count > 1 else name[:-1]}"
     return f"{period_s} s"
 
 
@@ -167,7 +168,8 @@ def _price(where: Where) -> Any:
     def agree(price: PlanPrice) -> None:
         if where.json:
             return
-        then = f", and again each {_span(price.period_s)}" if price.renew else ""
+        again = f"{sats(price.again_msat)} again every {_span(price.period_s)}"
+        then = f", and {again}" if price.again_msat else ""
         said = f"{price.plan}: {sats(price.price_msat)} from your {sats(price.balance_msat)}{then}"
         click.echo(said, err=True)
 

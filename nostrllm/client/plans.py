@@ -30,12 +30,12 @@ class Shelf:
 @dataclass(frozen=True, slots=True)
 class PlanPrice:
     """What a change of plans moves: `price_msat` comes off the balance (`back_msat` comes back, at
-    today's price), and with `renew` as much again after each `period_s`."""
+    today's price), and `again_msat` after each `period_s`, if it is renewed."""
 
     plan: str
     price_msat: int
     period_s: int
-    renew: bool
+    again_msat: int
     balance_msat: int
     back_msat: int = 0
 
@@ -85,7 +85,8 @@ class Plans:
             raise LocalError(f"he offers no plan {plan_id[:64]!r}", code="plan-unknown")
         price = 0 if own is not None or wanted is None else wanted.price_msat
         period_s = 0 if wanted is None else wanted.period_s
-        agree(PlanPrice(plan_id, price, period_s, renew, shelf.balance_msat))
+        again = wanted.price_msat if renew and wanted is not None else 0
+        agree(PlanPrice(plan_id, price, period_s, again, shelf.balance_msat))
         grants = Grants(self._world, offer.provider)
         if renew and wanted is not None:
             await grants.put(PLAN_KEY, wanted.price_msat, period_s, self._world.square.now_s())
@@ -113,7 +114,7 @@ class Plans:
         sold = shelf.named(shelf.plan.id)
         back = 0 if sold is None else back_msat(shelf.plan, sold, self._world.square.now_s())
         period_s = shelf.plan.ends_at - shelf.plan.starts_at
-        agree(PlanPrice(shelf.plan.id, 0, period_s, False, shelf.balance_msat, back))
+        agree(PlanPrice(shelf.plan.id, 0, period_s, 0, shelf.balance_msat, back))
         async with self._exchange.buyer.begin("unsubscribe", offer.provider) as purchase:
             errand = Errand(lambda reply: Unsubscribe(reply=reply))
             done = await self._exchange.carry_out(offer, purchase, errand)

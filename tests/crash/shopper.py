@@ -16,8 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Final, Literal
 
-from nostrllm.client.ask import line_to
-from nostrllm.client.letters import whisper
+from nostrllm.client.letters import line_to, whisper
 from nostrllm.client.purchases import Purchase
 from nostrllm.errors import NostrllmError
 from nostrllm.service.client import Client

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nostrllm.wire import creqb, kinds
-from nostrllm.wire.payment_request import PaymentRequest, encode_request, parse_request
+from nostrllm.wire.payment_request import (
+    PaymentRequest,
+    encode_request,
+    parse_payload,
+    parse_request,
+)
+from nostrllm.wire.token import encode_token
 from tests.interop.peers import Peer
 from tests.roles.market import Buyer, Stall, as_token
+from tests.roles.payee import payee
+from tests.roles.test_client_requests import asked, client_at, fund
 
 
 async def request_of(person: Peer | Buyer, stall: Stall) -> str:
@@ -112,3 +121,18 @@ async def test_what_we_release_their_wallet_takes_back(
     token = as_token(said[-1])
     assert token.amount == sum(proof["amount"] for proof in body["proofs"])
     assert await wallet.do("receive", token=said[-1]) >= 50
+
+
+async def test_our_client_pays_a_request_that_they_wrote(
+    wallet: Peer, relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    async with payee() as tea, client_at(tmp_path / "ann", relay_url, mint_url) as client:
+        await fund(client)
+        read = await wallet.do("asked", request=encode_request(asked(tea, mint_url)))
+        for form in read["again"]:
+            paid = await client.requests.pay(form)
+            assert paid.price.amount == 20
+            payload = parse_payload(json.dumps(tea.posted[-1]))
+            assert payload.id == "tea1"
+            assert await wallet.do("receive", token=encode_token(payload.token)) == 20
+        assert len(tea.posted) == len(read["again"])

@@ -227,7 +227,7 @@ async def test_a_plan_is_bought_used_and_cancelled(market: Market) -> None:
         assert (shelf.plan, shelf.balance_msat) == (None, 199_000)
         told: list[PlanPrice] = []
         bought = await client.accounts.subscribe(market.who, "pack", agree=told.append)
-        assert told == [PlanPrice("pack", 40_000, 86_400, False, 199_000)]
+        assert told == [PlanPrice("pack", 40_000, 86_400, 0, 199_000)]
         assert (bought.balance.balance_msat, bought.balance.breaches) == (159_000, ())
         assert bought.plan is not None
         assert (bought.plan.quota_left_msat, bought.plan.renew) == (60_000, False)
