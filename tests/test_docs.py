@@ -17,9 +17,9 @@ from pydantic import BaseModel
 from nostrllm.cli import main
 from nostrllm.core.coins import ladder
 from nostrllm.errors import CODES
+from nostrllm.service.backend_tables import AnthropicBackend, LlamaBackend, OpenAIBackend
 from nostrllm.service.config import (
     BlockTable,
-    EngineTable,
     LockedTable,
     ModelTable,
     PlanTable,
@@ -146,7 +146,6 @@ def test_every_field_that_travels_is_explained(message: type[Wire]) -> None:
 def test_every_field_of_the_providers_file() -> None:
     table_of: dict[str, type[BaseModel]] = {
         "provider": ProviderTable,
-        "engine": EngineTable,
         "terms": TermsTable,
         "locked": LockedTable,
         "block": BlockTable,
@@ -160,6 +159,8 @@ def test_every_field_of_the_providers_file() -> None:
         if head:
             told[head[1]] = {name for row in rows(block) for name in quoted(row[0])}
     wanted = {name: set(table.model_fields) for name, table in table_of.items()}
+    kinds = (OpenAIBackend, AnthropicBackend, LlamaBackend)
+    wanted["backend"] = {name for kind in kinds for name in kind.model_fields}
     assert told == wanted
 
 

@@ -28,10 +28,11 @@ mints = {mints}
 nip04 = false              # answer old NIP-04 direct messages too
 heartbeat_s = 600
 
-[engine]                   # any OpenAI-compatible server
+[[backend]]                # a table for each model server
+kind = "openai"            # any OpenAI-compatible one; or "anthropic", "llamacpp"
 url = {engine}
 slots = 4                  # answers written at once
-# api_key_file = "engine.key"
+# key_file = "backend.key" # mode 0600; or key_env = "NAME_OF_A_VARIABLE"
 
 [terms]
 retention_s = 0            # prompts are not kept
@@ -40,7 +41,7 @@ upstream = "self"
 
 [[model]]
 id = {model}             # what buyers see
-upstream = {model}       # what the engine calls it
+upstream = {model}       # what the backend calls it
 context = 8192             # tokens
 max_tokens = 1024          # of one answer
 input_msat_per_mtok = 1_000_000
@@ -110,9 +111,9 @@ def _toml(value: object) -> str:
 
 @provider.command()
 @CONFIG
-@click.option("--offline", is_flag=True, help="Read the file only; ask no relay, mint or engine.")
+@click.option("--offline", is_flag=True, help="Read the file only; ask no relay, mint or backend.")
 def check(config_path: Path, offline: bool) -> None:
-    """Read the file, then try every relay, mint and the engine once."""
+    """Read the file, then try every relay, mint and backend once."""
     import asyncio
 
     from nostrllm.cli.report import failing
@@ -191,6 +192,12 @@ def _print_status(content: dict[str, object]) -> None:
     click.echo(f"accepting      {'yes' if content['accepting'] else 'no'}")
     for relay in relays:
         click.echo(f"relay          {'up  ' if relay['connected'] else 'down'} {relay['url']}")
+    backends = content["backends"]
+    assert isinstance(backends, list)
+    for backend in backends:
+        state = "well" if backend["well"] else "ill "
+        slots = f"{backend['running']} of {backend['slots']} slots"
+        click.echo(f"backend        {state} {backend['name']}, {slots} in use")
     click.echo(f"models         {', '.join(content['models'])}")  # type: ignore[arg-type]
     click.echo(f"orders open    {content['orders_open']}")
     click.echo(f"orders         {content['orders'] or 'none yet'}")

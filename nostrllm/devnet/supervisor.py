@@ -331,7 +331,7 @@ def _configure(folder: Path, offer: Offer, model: Model, urls: tuple[str, str, s
                 "heartbeat_s": 60,  # a relay that was restarted has forgotten them
             },
         ),
-        ("[engine]", {"url": engine}),
+        ("[[backend]]", {"kind": "openai", "url": engine}),
         (
             "[[model]]",
             {

@@ -23,6 +23,7 @@ from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Admission, Letter, Wish, outputs_in
 from nostrllm.provider.allowances import Allowances
 from nostrllm.provider.announce import Announcer
+from nostrllm.provider.backends import BackendStatus
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.deposits import Deposits
 from nostrllm.provider.handout import Handout
@@ -73,6 +74,7 @@ class Status:
     dropped: dict[str, int]
     accepting: bool
     waiting: list[Row]  # for the word of a mint: see Purse.waiting
+    backends: list[BackendStatus]
 
 
 class Daemon:
@@ -163,6 +165,7 @@ class Daemon:
                     self.lightning.melts.run,
                     self.redeemer.run,
                     self.trials.run,
+                    self._counter.backends.run,
                 )
             ]
             async with asyncio.TaskGroup() as announcing:
@@ -212,6 +215,7 @@ class Daemon:
             relays=len(relays),
             outbox_waiting=int(waiting[0]["n"]),
             dropped=dict(self._inbox.dropped),
+            backends=self._counter.backends.status,
             accepting=not self._counter.closing and not self.announcer.usurped,
             waiting=silent,
         )
@@ -293,7 +297,7 @@ class Daemon:
         return bool(rows)
 
     async def _order(self, wish: Wish, invoice: str | None = None) -> None:
-        self._counter.check_room()
+        self._counter.check_room(wish.offer.id)
         job = await self._admission.admit(wish)
         await self._counter.serve(self.lightning.with_invoice(wish.letter, job, invoice))
         if invoice is not None:

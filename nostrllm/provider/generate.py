@@ -6,16 +6,24 @@ import asyncio
 import contextlib
 import json
 import re
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 from nostrllm.core.money import cost_msat
 from nostrllm.core.order import Failed, Generated
 from nostrllm.errors import NostrllmError
-from nostrllm.ports import Delta, Engine
+from nostrllm.ports import Delta, Task
 from nostrllm.provider.ticket import Job, Written
 from nostrllm.wire.order import Usage
+
+
+class Writer(Protocol):
+    """The part of an engine that writes."""
+
+    def stream(self, body: Mapping[str, Any], task: Task = "chat") -> AsyncGenerator[Delta, None]:
+        """See ports.Engine."""
+
 
 Emit = Callable[[str], Awaitable[None]]
 Ending = Literal["deadline", "cancelled"]
@@ -152,7 +160,7 @@ def _word(value: object) -> str:
 
 
 async def generate(
-    engine: Engine, job: Job, brake: Brake, emit: Emit
+    engine: Writer, job: Job, brake: Brake, emit: Emit
 ) -> tuple[Written, Generated | Failed]:
     """The whole answer, and what it means for the order. Raises nothing but cancellation."""
     draft = _Draft(job.prompt_tokens)
@@ -171,7 +179,7 @@ async def generate(
     return draft.written(), _charged(job, draft, useful=True)
 
 
-async def _consume(engine: Engine, job: Job, brake: Brake, emit: Emit, draft: _Draft) -> None:
+async def _consume(engine: Writer, job: Job, brake: Brake, emit: Emit, draft: _Draft) -> None:
     async with contextlib.aclosing(engine.stream(job.body)) as deltas:
         async for delta in deltas:
             if draft.is_empty:

@@ -23,6 +23,7 @@ from nostrllm.errors import RemoteError, WorldError
 from nostrllm.ports import Conflict, Signer, Write
 from nostrllm.provider import draw
 from nostrllm.provider.admit import Letter
+from nostrllm.provider.backends import Backend, Backends
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.generate import Brake, generate
 from nostrllm.provider.invoices import used_before
@@ -30,7 +31,6 @@ from nostrllm.provider.locked import refused
 from nostrllm.provider.reply import RESULT_KEEP_S, Address, Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
-from nostrllm.provider.slots import Slots
 from nostrllm.provider.stream import ChunkCast
 from nostrllm.provider.ticket import Job, Ticket, Written, post
 from nostrllm.purse import Outcome
@@ -41,7 +41,7 @@ from nostrllm.wire.order import Accepted, AcceptedTerms, Problem, Refused
 #: How long a swap of unknown outcome is chased before recovery takes it over.
 PENDING_PAUSE_S: Final = 2.0
 PENDING_S: Final = 30
-RETRY_AFTER: Final = {"busy": 10, "rate-limited": 60}
+RETRY_AFTER: Final = {"busy": 10, "model-unavailable": 60, "rate-limited": 60}
 
 #: An answer that is there sooner needs no acceptance before it.
 ACCEPTED_AFTER_S: Final = 0.25
@@ -70,7 +70,7 @@ class Counter:
         self._settler = settler
         self._conduct = conduct
         self._locks = settler.locks
-        self._slots = Slots(shop.slots)
+        self.backends = Backends(world, shop)
         self._running: dict[str, tuple[str, Brake]] = {}
         self.closing = False
 
@@ -83,12 +83,13 @@ class Counter:
         """Is this process working on the order?"""
         return order_id in self._running
 
-    def check_room(self) -> None:
-        """Refuse before anything is taken. Raises RemoteError `busy`."""
+    def check_room(self, model_id: str) -> None:
+        """Refuse before anything is taken. Raises RemoteError `busy`, `model-unavailable`."""
         if self.closing:
             raise RemoteError("the provider is closing; ask another one", code="busy")
         if len(self._running) >= self._shop.slots + self._shop.queue_max:
             raise RemoteError("too many orders are waiting; try again soon", code="busy")
+        self.backends.check(model_id)
 
     def cancel(self, order_id: str) -> bool:
         """Stop a running order. False if it is not running here."""
@@ -187,12 +188,13 @@ class Counter:
             await self._world.clock.sleep(PENDING_PAUSE_S)
 
     async def _work(self, job: Job, brake: Brake, session: Signer, accepted: Event) -> None:
+        backend = self.backends.of(job.ticket.model)
         cast = ChunkCast(self._world, job.ticket.address, session, job.chunk_s)
         async with asyncio.TaskGroup() as group:
             # The model need not wait until a relay has confirmed this.
             telling = group.create_task(self._tell_accepted(job, session, accepted, cast.begun))
-            async with self._slots.taken(job.priority):
-                job, written, event = await self._generate(job, brake, cast)
+            async with backend.slots.taken(job.priority):
+                job, written, event = await self._generate(backend, job, brake, cast)
             await self._settler.settle(job.ticket, event, written)
             telling.cancel()
         await self._weigh(job, event)
@@ -233,12 +235,12 @@ class Counter:
         await self._letterbox.send(await self._letterbox.seal(address, message, keep_s=3_600))
 
     async def _generate(
-        self, job: Job, brake: Brake, cast: ChunkCast
+        self, backend: Backend, job: Job, brake: Brake, cast: ChunkCast
     ) -> tuple[Job, Written, Generated | Failed]:
         if self._world.now_s() >= job.ticket.deadline:
             return job, Written(), Failed("deadline")
         job = job.with_order(job.ticket.order.handle(Started()))
-        written, event = await generate(self._world.engine, job, brake, cast.emit)
+        written, event = await generate(backend, job, brake, cast.emit)
         await cast.close(failed=isinstance(event, Failed))
         return job, written, event
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -20,10 +21,11 @@ STORE_PARTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model for sale: what is announced, and what the engine calls it."""
+    """A model for sale: what is announced, and what the back-end of this name calls it."""
 
     offer: ModelOffer
     upstream: str
+    backend: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,9 +49,9 @@ class Shop:
     """The operator's decisions; `mints` and `relays` are normal URLs.
 
     `payment_msat_max` caps one token, `balance_msat_max` one account: what a client may lose here.
-    `slots` answers run at once, `queue_max` more wait. `blocked`: public keys that are not served.
-    `restored_msat_max`: what all clients together may prove to be owed that a restored store does
-    not know of.
+    `backends` says how many answers each back-end writes at once; `queue_max` more orders wait in
+    all. `blocked`: public keys that are not served. `restored_msat_max`: what all clients together
+    may prove to be owed that a restored store does not know of.
     """
 
     name: str
@@ -61,7 +63,7 @@ class Shop:
     version: str = ""
     nip04: bool = False
     heartbeat_s: int = 600
-    slots: int = 4
+    backends: Mapping[str, int] = field(default_factory=lambda: {"": 4})
     queue_max: int = 32
     orders_per_author_max: int = 16
     payment_msat_max: int = 100_000_000
@@ -75,6 +77,11 @@ class Shop:
     limits: Limits = field(default_factory=Limits)
     terms: Terms = field(default_factory=Terms)
 
+    @property
+    def slots(self) -> int:
+        """How many answers can be written at once."""
+        return sum(self.backends.values())
+
     def model(self, model_id: str) -> Model:
         """The model of this id. Raises RemoteError `model-unknown`."""
         for model in self.models:
@@ -87,7 +94,7 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class World:
-    """The adapters, behind their ports."""
+    """The adapters, behind their ports; `engines` by the names that the shop has for them."""
 
     relays: Relays
     keyring: Keyring
@@ -95,7 +102,7 @@ class World:
     store: Store
     purse: Purse
     mints: Mints
-    engine: Engine
+    engines: Mapping[str, Engine]
     clock: Clock
 
     def now_s(self) -> int:

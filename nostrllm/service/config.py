@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tomllib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -13,24 +14,11 @@ from nostrllm.adapters.keys_sdk import parse_pubkey
 from nostrllm.core.plan import FULL, Plan
 from nostrllm.errors import ConfigError, RemoteError
 from nostrllm.provider.shop import Exposure, Model, Shop
+from nostrllm.service.backend_tables import BackendTable, LlamaBackend
 from nostrllm.wire.announcement import ModelOffer, Price, Terms
 from nostrllm.wire.message import MintUrl, RelayUrl
 from nostrllm.wire.places import relay_url
 from nostrllm.wire.token import normal_url
-
-#: Parameters of a chat request that every OpenAI-compatible server takes.
-PARAMETERS = (
-    "max_tokens",
-    "temperature",
-    "top_p",
-    "seed",
-    "stop",
-    "presence_penalty",
-    "frequency_penalty",
-    "response_format",
-    "tools",
-    "tool_choice",
-)
 
 
 class _Table(BaseModel):
@@ -57,17 +45,6 @@ class ProviderTable(_Table):
     letters_per_minute_max: int = Field(default=60, ge=1, le=100_000)
     drain_s: float = Field(default=60.0, ge=0, le=3_600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
-
-
-class EngineTable(_Table):
-    """[engine]: the OpenAI-compatible server that writes the answers."""
-
-    url: str = Field(pattern=r"^https?://[^\s]+$", max_length=1_000)
-    api_key_file: Path | None = None
-    slots: int = Field(default=4, ge=1, le=10_000)
-    first_token_s: float = Field(default=60.0, gt=0, le=3_600)
-    include_usage: bool = True
-    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
 
 
 class LockedTable(_Table):
@@ -111,10 +88,15 @@ class SweepTable(_Table):
 
 
 class ModelTable(_Table):
-    """[[model]]: one model for sale; prices in msat per million tokens, and per request."""
+    """[[model]]: one model for sale; prices in msat per million tokens, and per request.
+
+    `backend` serves it; without it, the one that lists `upstream` among its models, or the only
+    one.
+    """
 
     id: str = Field(pattern=r"^[^\s\x00-\x1f]{1,128}$")
     upstream: str = Field(min_length=1, max_length=256)
+    backend: str | None = Field(default=None, max_length=64)
     name: str = Field(default="", max_length=128)
     tier: Literal["simple", "medium", "complex"] = "simple"
     context: int = Field(ge=16, le=1 << 30)
@@ -124,17 +106,19 @@ class ModelTable(_Table):
     cached_msat_per_mtok: int | None = Field(default=None, ge=0)
     reasoning_msat_per_mtok: int | None = Field(default=None, ge=0)
     request_msat: int = Field(default=0, ge=0)
-    parameters: list[str] = Field(default=list(PARAMETERS), max_length=64)
+    parameters: list[str] | None = Field(default=None, max_length=64)
 
-    def model(self) -> Model:
-        """As the provider knows it."""
+    def model(self, backends: Mapping[str, BackendTable]) -> Model:
+        """As the provider knows it. Raises ConfigError."""
+        backend = self._backend(backends)
+        parameters = backends[backend].parameters if self.parameters is None else self.parameters
         offer = ModelOffer(
             id=self.id,
             name=self.name,
             tier=self.tier,
             context=self.context,
             max_tokens=min(self.max_tokens, self.context),
-            parameters=self.parameters,
+            parameters=list(parameters),
             price=Price(
                 input=self.input_msat_per_mtok,
                 output=self.output_msat_per_mtok,
@@ -143,7 +127,18 @@ class ModelTable(_Table):
                 reasoning=self.reasoning_msat_per_mtok,
             ),
         )
-        return Model(offer, self.upstream)
+        return Model(offer, self.upstream, backend)
+
+    def _backend(self, backends: Mapping[str, BackendTable]) -> str:
+        if self.backend is not None:
+            if self.backend not in backends:
+                raise ConfigError(f"model {self.id}: there is no backend {self.backend!r}")
+            return self.backend
+        listing = [name for name, each in backends.items() if self.upstream in each.models]
+        fitting = listing or list(backends)
+        if len(fitting) != 1:
+            raise ConfigError(f"model {self.id}: name its backend, there are {len(fitting)}")
+        return fitting[0]
 
 
 class PlanTable(_Table):
@@ -185,7 +180,7 @@ class ProviderConfig(_Table):
     """The whole file."""
 
     provider: ProviderTable
-    engine: EngineTable
+    backend: list[BackendTable] = Field(min_length=1, max_length=64)
     terms: TermsTable = TermsTable()
     block: BlockTable = BlockTable()
     plan: list[PlanTable] = Field(default=[], max_length=64)
@@ -199,9 +194,18 @@ class ProviderConfig(_Table):
             raise ConfigError("plan: two plans have the same id")
         return plans
 
+    @property
+    def backends(self) -> dict[str, BackendTable]:
+        """By name, which is the kind where none is given. Raises ConfigError."""
+        named = {table.name or table.kind: table for table in self.backend}
+        if len(named) != len(self.backend):
+            raise ConfigError("backend: two have the same name")
+        return named
+
     def shop(self, version: str) -> Shop:
         """The operator's decisions, as the provider takes them. Raises ConfigError."""
         table = self.provider
+        backends = self.backends
         ids = [model.id for model in self.model]
         if len(set(ids)) != len(ids):
             raise ConfigError("model: two models have the same id")
@@ -217,10 +221,10 @@ class ProviderConfig(_Table):
             version=version,
             relays=relays,
             mints=mints,
-            models=tuple(model.model() for model in self.model),
+            models=tuple(model.model(backends) for model in self.model),
             nip04=table.nip04,
             heartbeat_s=table.heartbeat_s,
-            slots=self.engine.slots,
+            backends={name: each.slots for name, each in backends.items()},
             queue_max=table.queue_max,
             orders_per_author_max=table.orders_per_author_max,
             payment_msat_max=table.payment_sat_max * 1_000,
@@ -293,10 +297,14 @@ def _placed(config: ProviderConfig, base: Path) -> ProviderConfig:
             "key_file": _at(base, config.provider.key_file),
         }
     )
-    engine = config.engine.model_copy(
-        update={"api_key_file": _at(base, config.engine.api_key_file)}
-    )
-    return config.model_copy(update={"provider": provider, "engine": engine})
+    backends = [_backend_at(base, table) for table in config.backend]
+    return config.model_copy(update={"provider": provider, "backend": backends})
+
+
+def _backend_at(base: Path, table: BackendTable) -> BackendTable:
+    if isinstance(table, LlamaBackend):
+        return table.model_copy(update={"gguf": base / table.gguf})
+    return table.model_copy(update={"key_file": _at(base, table.key_file)})
 
 
 def _at(base: Path, path: Path | None) -> Path | None:

@@ -9,6 +9,7 @@ import json
 import os
 import signal
 from collections.abc import AsyncIterator, Awaitable
+from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,6 @@ from typing import Any
 import structlog
 
 from nostrllm.adapters.clock import SystemClock
-from nostrllm.adapters.engine_http import Limits
-from nostrllm.adapters.engine_openai import OpenAIEngine, Quirks
 from nostrllm.adapters.keys_sdk import nprofile, to_npub
 from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.adapters.relays_websockets import WebsocketRelays
@@ -27,10 +26,11 @@ from nostrllm.errors import ConfigError, NostrllmError
 from nostrllm.provider.daemon import Daemon
 from nostrllm.provider.shop import STORE_PARTS, Shop, World
 from nostrllm.purse import Purse
+from nostrllm.service.backends import check_backends, opened_engines
 from nostrllm.service.blocks import read_blocks
-from nostrllm.service.config import EngineTable, ProviderConfig
+from nostrllm.service.config import ProviderConfig
 from nostrllm.service.notify import Notifier
-from nostrllm.service.secrets import private_folder, read_key, read_private, seed_made_once
+from nostrllm.service.secrets import private_folder, read_key, seed_made_once
 from nostrllm.service.sweep import sweep_for_ever
 
 STATUS_EVERY_S = 5.0
@@ -53,20 +53,11 @@ async def opened(config: ProviderConfig, shop: Shop) -> AsyncIterator[tuple[Worl
         SqliteStore.open(state / "provider.db", STORE_PARTS) as store,
         CashuMints() as mints,
         WebsocketRelays(shop.relays, keyring, clock) as relays,
-        engine_of(config.engine) as engine,
+        opened_engines(config.backends, state) as engines,
     ):
         purse = Purse(store, mints, clock, seed)
-        world = World(relays, keyring, identity, store, purse, mints, engine, clock)
+        world = World(relays, keyring, identity, store, purse, mints, engines, clock)
         yield world, seed
-
-
-def engine_of(table: EngineTable) -> OpenAIEngine:
-    """The engine that the file names. Raises ConfigError."""
-    api_key = read_private(table.api_key_file) if table.api_key_file else None
-    quirks = Quirks(include_usage=table.include_usage, limit_field=table.limit_field)
-    return OpenAIEngine(
-        table.url, api_key=api_key, quirks=quirks, limits=Limits(first_s=table.first_token_s)
-    )
 
 
 async def run_provider(config: ProviderConfig) -> None:
@@ -180,6 +171,7 @@ class _Report:
             "outbox_waiting": status.outbox_waiting,
             "mints_waited_for": status.waiting,
             "dropped": status.dropped,
+            "backends": [asdict(backend) for backend in status.backends],
             "orders": {row["state"]: row["n"] for row in counts},
             "earned_msat": sum(int(row["cost_msat"]) for row in counts),
         }
@@ -214,7 +206,7 @@ async def check_provider(config: ProviderConfig) -> list[tuple[str, str | None]]
             (f"mint {url}", await _trouble(mints.at(url).keysets(refresh=True)))
             for url in shop.mints
         ]
-    found += await _check_engine(config, shop)
+    found += await check_backends(config.backends, shop.models, config.provider.state)
     async with WebsocketRelays(shop.relays, keyring, clock) as relays:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(CONNECT_S):
@@ -224,23 +216,6 @@ async def check_provider(config: ProviderConfig) -> list[tuple[str, str | None]]
             well = None if status.connected else status.error or "no connection"
             found.append((f"relay {status.url}", well))
     return found
-
-
-async def _check_engine(config: ProviderConfig, shop: Shop) -> list[tuple[str, str | None]]:
-    """The engine, and each model that is for sale: does the engine know it?"""
-    what = f"engine {config.engine.url}"
-    try:
-        served = await engine_of(config.engine).models()
-    except NostrllmError as error:
-        return [(what, f"{error.code}: {error.message}")]
-    missing = "the engine serves no such model"
-    return [
-        (what, None),
-        *(
-            (f"model {model.offer.id}", None if model.upstream in served else missing)
-            for model in shop.models
-        ),
-    ]
 
 
 async def _trouble(call: Awaitable[object]) -> str | None:

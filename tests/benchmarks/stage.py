@@ -39,7 +39,8 @@ queue_max = 1_000
 letters_per_minute_max = 100_000
 drain_s = 1.0
 
-[engine]
+[[backend]]
+kind = "openai"
 url = "{engine}"
 slots = {slots}
 

@@ -74,7 +74,7 @@ def test_init_writes_a_file_that_reads(tmp_path: Path) -> None:
     found = tomllib.loads((tmp_path / "provider.toml").read_text(encoding="utf-8"))
     assert found["model"][0]["id"] == odd
     assert found["provider"]["name"] == f"{odd} é"
-    assert found["engine"]["url"] == "http://[::1]:1/v1"
+    assert found["backend"][0]["url"] == "http://[::1]:1/v1"
 
 
 def test_models_providers_and_price(shell: Shell) -> None:

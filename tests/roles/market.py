@@ -50,9 +50,7 @@ balance_sat_max = 5000
 drain_s = 5.0
 {provider}
 
-[engine]
-url = "{engine}"
-slots = 2
+{backend}
 
 [[model]]
 id = "smollm2-135m"
@@ -72,7 +70,23 @@ output_msat_per_mtok = 0
 """
 
 
-def config_text(state: Path, relays: list[str], mint: str, engine: str, provider: str = "") -> str:
+BACKEND = """
+[[backend]]
+kind = "openai"
+url = "{engine}"
+slots = 2
+"""
+
+
+def config_text(
+    state: Path,
+    relays: list[str],
+    mint: str,
+    engine: str,
+    provider: str = "",
+    *,
+    backend: str = BACKEND,
+) -> str:
     """A provider's TOML file; the key beside it is made on the way."""
     state.mkdir(mode=0o700, parents=True, exist_ok=True)
     key = state / "nsec"
@@ -80,7 +94,11 @@ def config_text(state: Path, relays: list[str], mint: str, engine: str, provider
         key.touch(mode=0o600)
         key.write_text(to_nsec(secrets.token_bytes(32)))
     return CONFIG.format(
-        state=state, relays=json.dumps(relays), mint=mint, engine=engine, provider=provider
+        state=state,
+        relays=json.dumps(relays),
+        mint=mint,
+        backend=backend.format(engine=engine),
+        provider=provider,
     )
 
 

@@ -18,7 +18,8 @@ state = "state"
 relays = ["wss://relay.example/"]
 mints = ["https://mint.example/"]
 
-[engine]
+[[backend]]
+kind = "openai"
 url = "http://127.0.0.1:1/v1"
 
 [[model]]
@@ -58,10 +59,11 @@ def test_a_good_file(tmp_path: Path) -> None:
     ("old", "new", "line", "words"),
     [
         ('name = "Finch"', 'nam = "Finch"', 2, "provider.nam"),
-        ("[engine]\nurl", "[engine]\nurll", 8, "engine.urll"),
+        ("\nurl =", "\nurll =", 9, "backend.0.openai.urll"),
         ('state = "state"', "", 1, "provider.state"),
-        ("context = 100\ninput", "context = -1\ninput", 21, "model.1.context"),
-        ('url = "http://127.0.0.1:1/v1"', 'url = "ftp://x"', 8, "engine.url"),
+        ("context = 100\ninput", "context = -1\ninput", 22, "model.1.context"),
+        ('url = "http://127.0.0.1:1/v1"', 'url = "ftp://x"', 9, "backend.0.openai.url"),
+        ('kind = "openai"', 'kind = "ollama"', 7, "backend.0"),
     ],
 )
 def test_a_mistake_is_named_with_its_line(

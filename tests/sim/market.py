@@ -83,7 +83,7 @@ SHOP: Final = Shop(
             "m",
         ),
     ),
-    slots=2,
+    backends={"": 2},
     queue_max=16,
     letters_per_minute_max=100_000,
     drain_s=10.0,
@@ -294,7 +294,7 @@ class _Run:
             store=store,
             purse=parts.purse(store, mints, self._clock, self._wallet_seed),
             mints=mints,
-            engine=parts.engine(engine),
+            engines={"": parts.engine(engine)},
             clock=self._clock,
         )
         self._daemon = parts.daemon(world, SHOP, seed=self._wallet_seed, nprofile="nprofile1x")
