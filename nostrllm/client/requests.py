@@ -114,6 +114,10 @@ class Requests:
         request = parse(text)
         way = _way(request)
         key = _key(request.lock)
+        if _is_once(request) and await self._world.store.read(
+            "payment_once_of", request_id=request.id
+        ):
+            raise _paid_before()
         price = await self._price(request, way, _amount(request, amount))
         agree(price)
         name, at = self._wallet.new_name(), self._world.square.now_s()
@@ -149,19 +153,17 @@ class Requests:
         await self._deliver(name, request, (token, int(row["created_at"])), 0.0)
 
     async def _begin(self, name: str, request: PaymentRequest, at: int) -> None:
-        once = bool(request.single_use and request.id)
         values = {
             "id": name,
             "request": encode_request(request),
             "request_id": request.id or "",
-            "single_use": int(once),
+            "single_use": int(_is_once(request)),
             "at": at,
         }
         try:
             await self._world.store.commit(Write("payment_insert", values))
         except Conflict:
-            message = "this payment request is for one payment, and you made it before"
-            raise LocalError(message, code="payment-request-paid") from None
+            raise _paid_before() from None
 
     async def _move(self, name: str, state: str) -> None:
         values = {"id": name, "state": state, "at": self._world.square.now_s()}
@@ -281,6 +283,16 @@ async def _said(me: Signer, wrap: Event, payee: str) -> list[str]:
     except RemoteError:
         return []
     return [inner.content] if inner.pubkey == payee and inner.kind == kinds.DM else []
+
+
+def _is_once(request: PaymentRequest) -> bool:
+    """Is it for one payment, and can it be told from others?"""
+    return bool(request.single_use and request.id)
+
+
+def _paid_before() -> LocalError:
+    message = "this payment request is for one payment, and you made it before"
+    return LocalError(message, code="payment-request-paid")
 
 
 def _amount(request: PaymentRequest, amount: int | None) -> int:

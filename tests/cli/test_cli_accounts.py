@@ -66,3 +66,16 @@ def test_where_no_plans_are_sold(shell: Shell) -> None:
         refused = shell("plan", *words)
         assert (refused.code, refused.out) == (1, "")
         assert refused.err.startswith("error: plan-unknown: ")
+
+
+def test_a_payment_request_is_paid(shell: Shell) -> None:
+    said = shell.ok("dm", "Alba", "/topup 30", "--wait", "4").out
+    [creq] = [word for word in said.split() if word.startswith("creqA")]
+    dear = shell("wallet", "pay", creq, "--max-fee", "0", "--json")
+    assert json.loads(dear.err)["error"]["code"] == "payment-amount-high"
+    paid = shell.ok("wallet", "pay", creq)
+    assert paid.err.startswith("pays 30 sat at http://")
+    assert "(Alba), locked to him for good; mint's fees " in paid.err
+    assert paid.out.startswith("paid 30 sat, ")
+    again = shell("wallet", "pay", creq)
+    assert again.err.startswith("error: payment-request-paid: ")

@@ -6,7 +6,7 @@ import hashlib
 import importlib.util
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from nostrllm.errors import RemoteError
@@ -177,6 +177,7 @@ def test_one_wrong_letter_is_always_seen(place: int, letter: str) -> None:
 @pytest.mark.skipif(
     importlib.util.find_spec("bolt11") is None, reason="comes with the devnet extra"
 )
+@settings(deadline=None)
 @given(
     st.none() | st.integers(1, 10**12),
     st.binary(min_size=32, max_size=32),

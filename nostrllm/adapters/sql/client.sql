@@ -235,6 +235,10 @@ WHERE provider = :provider AND (ended_at IS NULL OR ended_at >= :since);
 INSERT INTO payment (id, request, request_id, single_use, state, created_at, updated_at)
 VALUES (:id, :request, :request_id, :single_use, 'begun', :at, :at);
 
+-- name: payment_once_of
+SELECT id FROM payment
+WHERE request_id = :request_id AND single_use = 1 AND state <> 'failed';
+
 -- name: payment_move
 UPDATE payment SET state = :state, updated_at = :at WHERE id = :id AND state <> 'failed';
 
