@@ -389,6 +389,7 @@ class Store(Protocol):
     async def commit(self, *writes: Write) -> list[list[Row]]:
         """Run the writes in one transaction and return each one's rows, after fsync.
 
+        Units are run in the order they were asked for, and each sees those before it.
         Raises Conflict (the unit changed nothing) or StoreError (nor did this one).
         """
 
