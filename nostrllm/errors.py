@@ -26,6 +26,7 @@ CODES: Final[dict[str, bool]] = {
     "payment-token-invalid": False,
     "payment-token-locked-wrong": False,
     "payment-mint-unaccepted": False,
+    "payment-rate-unknown": True,
     "payment-mint-unreachable": True,
     "payment-amount-low": False,
     "payment-amount-high": False,

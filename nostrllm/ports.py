@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from nostrllm.core.rates import Rate
 from nostrllm.wire.event import Draft, Event, Rumor
 from nostrllm.wire.order import Usage
 from nostrllm.wire.token import BlindedMessage, BlindSignature, Proof
@@ -27,6 +28,16 @@ class Clock(Protocol):
 
     async def sleep(self, seconds: float) -> None:
         """Wait."""
+
+
+class Rates(Protocol):
+    """What coins are worth whose unit does not say it."""
+
+    async def latest(self, unit: str) -> Rate:
+        """One coin of `unit` in msat, and when that was looked up.
+
+        Raises WorldError `payment-rate-unknown`.
+        """
 
 
 # keys

@@ -21,9 +21,12 @@ from nostrllm.service.backend_tables import AnthropicBackend, LlamaBackend, Open
 from nostrllm.service.config import (
     BlockTable,
     LockedTable,
+    MintTable,
     ModelTable,
     PlanTable,
     ProviderTable,
+    RateSourceTable,
+    RatesTable,
     SweepTable,
     TermsTable,
 )
@@ -147,6 +150,9 @@ def test_every_field_of_the_providers_file() -> None:
     table_of: dict[str, type[BaseModel]] = {
         "provider": ProviderTable,
         "terms": TermsTable,
+        "mint": MintTable,
+        "rates": RatesTable,
+        "rates.source": RateSourceTable,
         "locked": LockedTable,
         "block": BlockTable,
         "plan": PlanTable,
@@ -155,7 +161,7 @@ def test_every_field_of_the_providers_file() -> None:
     }
     told: dict[str, set[str]] = {}
     for block in re.split(r"\n\n+", section(OPERATING, "The file")):
-        head = re.match(r"\| `\[+(\w+)\]+`", block)
+        head = re.match(r"\| `\[+([\w.]+)\]+`", block)
         if head:
             told[head[1]] = {name for row in rows(block) for name in quoted(row[0])}
     wanted = {name: set(table.model_fields) for name, table in table_of.items()}

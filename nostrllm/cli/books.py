@@ -62,7 +62,7 @@ def audit(config_path: Path, offline: bool, as_json: bool) -> None:
 
 def _as_dict(found: Audit) -> dict[str, object]:
     coins = [
-        {"mint": mint, "unit": unit, "msat": dict(states)}
+        {"mint": mint, "unit": unit, _counted(unit): dict(states)}
         for (mint, unit), states in found.summary.coins.items()
     ]
     return {
@@ -70,6 +70,13 @@ def _as_dict(found: Audit) -> dict[str, object]:
         "checks": [{"ok": check.ok, **asdict(check)} for check in found.checks],
         "summary": {**asdict(found.summary), "coins": coins},
     }
+
+
+def _counted(unit: str) -> str:
+    """What the books count such coins in."""
+    from nostrllm.core.ledger import coins, currency
+
+    return currency(coins("", unit))
 
 
 def _print_check(check: Check) -> None:
@@ -92,7 +99,12 @@ def _print_summary(found: Summary) -> None:
     )
     for (mint, unit), states in found.coins.items():
         amounts = ", ".join(f"{state} {msat}" for state, msat in sorted(states.items()))
-        click.echo(f"coins      {plain_line(f'{mint} ({unit}): {amounts}')} msat")
+        click.echo(f"coins      {plain_line(f'{mint} ({unit}): {amounts}')} {_counted(unit)}")
+    for unit, one in found.exchange.items():
+        click.echo(
+            f"exchange   {unit}: {one.bought} taken for {one.cost_msat} msat; "
+            f"fees {one.fees}, taken out {one.withdrawn}, change {one.change}, left {one.have}"
+        )
     for name in found.open_operations:
         click.echo(f"open       {plain_line(name)}")
 
@@ -104,7 +116,7 @@ def _print_summary(found: Summary) -> None:
     "csv_path",
     metavar="FILE",
     type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
-    help="Write every posting there: time,set,account,msat,kind. - is stdout.",
+    help="Write every posting there: time,set,account,amount,currency,kind. - is stdout.",
 )
 def ledger(config_path: Path, csv_path: Path | None) -> None:
     """The ledger of a stopped provider: the balances, or every posting as CSV."""
@@ -117,26 +129,31 @@ def ledger(config_path: Path, csv_path: Path | None) -> None:
         if csv_path is not None:
             _write_csv(csv_path, rows)
             return
+    from nostrllm.core.ledger import currency
+
     balances: dict[str, int] = {}
     for row in rows:
         if isinstance(row["msat"], int):
             account = str(row["account"])
             balances[account] = balances.get(account, 0) + row["msat"]
     print_table(
-        ("account", "msat"), [(name, str(msat)) for name, msat in sorted(balances.items()) if msat]
+        ("account", "amount", "currency"),
+        [(name, str(n), currency(name)) for name, n in sorted(balances.items()) if n],
     )
 
 
 def _write_csv(path: Path, rows: list[Row]) -> None:
     """RFC 4180: a head, then one line per posting, each ended by CR LF. Raises ConfigError."""
+    from nostrllm.core.ledger import currency
     from nostrllm.errors import ConfigError
 
     text = io.StringIO(newline="")
     out = csv.writer(text)
-    out.writerow(("time", "set", "account", "msat", "kind"))
+    out.writerow(("time", "set", "account", "amount", "currency", "kind"))
     for row in rows:
         kind = str(row["set_id"]).partition(":")[0]
-        out.writerow((_time(row), row["set_id"], row["account"], row["msat"], kind))
+        counted = currency(str(row["account"]))
+        out.writerow((_time(row), row["set_id"], row["account"], row["msat"], counted, kind))
     if str(path) == "-":
         sys.stdout.buffer.write(text.getvalue().encode(errors="replace"))
         return
@@ -175,7 +192,7 @@ def restored(config_path: Path) -> None:
 @CONFIG
 @click.argument("amount", type=click.IntRange(1), required=False)
 @click.option("--mint", help="Where to take it; default: where most is free.")
-@click.option("--unit", default="sat", show_default=True, help="sat or msat.")
+@click.option("--unit", default="sat", show_default=True, help="sat, msat or usd.")
 @click.option("--invoice", metavar="BOLT11", help="Have this Lightning invoice paid instead.")
 @click.option("--again", "name", metavar="ID", help="Finish and print a withdrawal once more.")
 def withdraw(

@@ -1,4 +1,4 @@
-"""Double-entry bookkeeping in msat: a set of postings sums to zero, or it is not written.
+"""Double-entry bookkeeping: in each currency a set of postings sums to zero, or is not written.
 
 Accounts are named by what they stand for. Debits are positive:
 
@@ -13,9 +13,17 @@ Accounts are named by what they stand for. Debits are positive:
     lost                locked coins that the mint never gave us, and what a restored store did
                         not know that we owed
     owner               what the owner took out
+    exchange            what coins of units with a rate were taken for, less what they went for
 
-Amounts are msat everywhere, so that one order can pay in one unit and be credited in another; the
-coins of each mint and unit have an account of their own, so that each can be counted at its mint.
+Amounts are msat, so that one order can pay in one unit and be credited in another; the coins of
+each mint and unit have an account of their own, so that each can be counted at its mint.
+
+A unit whose worth is a rate (usd) is a currency of its own, told by the second part of an account's
+name and counted in whole coins: coins:usd:<mint>, change:usd:<id>, fees:usd, owner:usd. What an
+order paid in it is exchanged at the rate that the order was accepted at, by two entries: coins
+through exchange:usd, and msat through exchange ("trading accounts", Peter Selinger, Tutorial on
+multiple currency accounting). No entry joins two currencies, so no rate is needed to prove the
+books; exchange:usd is the position, exchange what it cost.
 
 Money that something is waiting for is pending: it lies in `order:<id>`, put there by one set,
 `paid:<id>` (a token), `locked:<id>` (a locked one) or `held:<id>` (from an account). When that
@@ -35,17 +43,22 @@ the number of the entry are unique, so no set is written twice.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from nostrllm.core.money import RATED
 from nostrllm.core.order import Settlement
 from nostrllm.errors import LocalError
 
 #: What an account's name begins with, up to the colon.
 KINDS: Final = frozenset(
-    {"coins", "locked", "lost", "order", "account", "change", "plan", "income", "fees", "owner"},
+    {"coins", "locked", "lost", "order", "account", "change", "plan", "income", "fees", "owner"}
+    | {"exchange"},
 )
+
+#: The currency of every account whose name tells no other.
+MSAT: Final = "msat"
 
 
 class LedgerError(LocalError):
@@ -54,10 +67,10 @@ class LedgerError(LocalError):
 
 @dataclass(frozen=True, slots=True)
 class Posting:
-    """One line of a set; positive msat is a debit."""
+    """One line of a set, in the account's currency; a positive amount is a debit."""
 
     account: str
-    msat: int
+    amount: int
 
 
 Postings = tuple[Posting, ...]
@@ -65,38 +78,58 @@ Postings = tuple[Posting, ...]
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """So many msat, more than none, from the account `credit` to the account `debit`."""
+    """So much, more than nothing, from the account `credit` to `debit`, of one currency."""
 
     debit: str
     credit: str
-    msat: int
+    amount: int
+
+
+def currency(account: str) -> str:
+    """What an account counts: MSAT, or the coins of a unit with a rate."""
+    unit = account.partition(":")[2].partition(":")[0]
+    return unit if unit in RATED else MSAT
+
+
+def sums(lines: Iterable[tuple[str, int]]) -> dict[str, int]:
+    """What lines come to, per currency; zeros left out."""
+    found: dict[str, int] = {}
+    for account, amount in lines:
+        name = currency(account)
+        found[name] = found.get(name, 0) + amount
+    return {name: amount for name, amount in found.items() if amount}
 
 
 def balanced(*lines: tuple[str, int]) -> Postings:
     """The lines that move anything, checked to sum to zero. Raises LedgerError."""
-    if sum(msat for _, msat in lines) != 0:
+    if sums(lines):
         raise LedgerError
     if not all(account.partition(":")[0] in KINDS for account, _ in lines):
         raise LedgerError
-    return tuple(Posting(account, msat) for account, msat in lines if msat)
+    return tuple(Posting(account, amount) for account, amount in lines if amount)
 
 
 def entries(postings: Postings) -> tuple[Entry, ...]:
     """The same set as movements between two accounts each. Raises LedgerError."""
-    if sum(line.msat for line in postings) != 0:
+    if sums((line.account, line.amount) for line in postings):
         raise LedgerError
-    found: list[Entry] = []
-    debits = [line for line in postings if line.msat > 0]
-    credited = [line for line in postings if line.msat < 0]
+    heaps: dict[str, list[Posting]] = {}
+    for line in postings:
+        heaps.setdefault(currency(line.account), []).append(line)
+    return tuple(entry for heap in heaps.values() for entry in _paired(heap))
+
+
+def _paired(postings: Sequence[Posting]) -> Iterator[Entry]:
+    debits = [line for line in postings if line.amount > 0]
+    credited = [line for line in postings if line.amount < 0]
     while debits:
         to, by = debits.pop(), credited.pop()
-        msat = min(to.msat, -by.msat)
-        found.append(Entry(to.account, by.account, msat))
-        if to.msat > msat:
-            debits.append(Posting(to.account, to.msat - msat))
-        if -by.msat > msat:
-            credited.append(Posting(by.account, by.msat + msat))
-    return tuple(found)
+        amount = min(to.amount, -by.amount)
+        yield Entry(to.account, by.account, amount)
+        if to.amount > amount:
+            debits.append(Posting(to.account, to.amount - amount))
+        if -by.amount > amount:
+            credited.append(Posting(by.account, by.amount + amount))
 
 
 def coins(mint: str, unit: str) -> str:
@@ -119,17 +152,35 @@ def account(pubkey: str) -> str:
     return f"account:{pubkey}"
 
 
-def change(owner: str) -> str:
-    """Coins given away and not yet seen spent."""
-    return f"change:{owner}"
+def change(owner: str, of: str = MSAT) -> str:
+    """Coins given away and not yet seen spent, of a currency."""
+    return f"change:{owner}" if of == MSAT else f"change:{of}:{owner}"
 
 
-# `place` is everywhere the ledger's name of the coins that move: see `coins`
+def own(kind: str, of: str) -> str:
+    """The account of this kind for a currency: of `owner`, `fees`, `exchange`."""
+    return kind if of == MSAT else f"{kind}:{of}"
 
 
-def token_paid(order_id: str, place: str, net_msat: int) -> Postings:
-    """The mint swapped a token for an order; its fee was burned before it reached us."""
-    return balanced((place, net_msat), (order(order_id), -net_msat))
+# `place` is everywhere the ledger's name of the coins that move: see `coins`. What is not called
+# msat is in its currency.
+
+
+def token_paid(order_id: str, place: str, net_msat: int, unit_msat: int) -> Postings:
+    """The mint swapped a token for an order; its fee was burned before it reached us.
+
+    Coins of a unit with a rate are exchanged at once, `unit_msat` for each.
+    """
+    of = currency(place)
+    if of == MSAT:
+        return balanced((place, net_msat), (order(order_id), -net_msat))
+    units = net_msat // unit_msat
+    return balanced(
+        (place, units),
+        (own("exchange", of), -units),
+        ("exchange", net_msat),
+        (order(order_id), -net_msat),
+    )
 
 
 def lock_accepted(order_id: str, place: str, worth_msat: int) -> Postings:
@@ -151,17 +202,33 @@ def account_held(order_id: str, pubkey: str, hold_msat: int) -> Postings:
 
 
 def settled(
-    order_id: str, pubkey: str, split: Settlement, unit_msat: int, fee_msat: int = 0
+    order_id: str,
+    pubkey: str,
+    split: Settlement,
+    unit_msat: int,
+    fee_msat: int = 0,
+    *,
+    unit: str = "",
 ) -> Postings:
     """An order is over: what was paid in becomes income, change and credit.
 
-    `fee_msat`: what a locked token pays for its swap, which is still to come.
+    Change is in coins of `unit`, each of which is worth `unit_msat`. `fee_msat`: what a locked
+    token pays for its swap, which is still to come.
     """
-    change_msat = split.change_units * unit_msat
+    units = split.change_units
+    change_msat = units * unit_msat
+    if unit in RATED:
+        given = [
+            ("exchange", -change_msat),
+            (own("exchange", unit), units),
+            (change(order_id, unit), -units),
+        ]
+    else:
+        given = [(change(order_id), -change_msat)]
     return balanced(
         (order(order_id), split.cost_msat + change_msat + split.credit_msat + fee_msat),
         ("income", -split.cost_msat),
-        (change(order_id), -change_msat),
+        *given,
         (account(pubkey), -split.credit_msat),
         ("fees", -fee_msat),
     )
@@ -188,9 +255,9 @@ def redeemed(place: str, to: str, orders: Sequence[Redeemed], fee_msat: int) -> 
     )
 
 
-def spoiled(place: str, msat: int) -> Postings:
+def spoiled(place: str, amount: int) -> Postings:
     """The mint signed coins wrongly that were to be ours: they are worth nothing."""
-    return balanced(("lost", msat), (place, -msat))
+    return balanced((own("lost", currency(place)), amount), (place, -amount))
 
 
 def change_credited(order_id: str, pubkey: str, change_msat: int) -> Postings:
@@ -260,19 +327,19 @@ def plan_over(plan_id: str, pubkey: str, price_msat: int, refund_msat: int) -> P
     )
 
 
-def change_spent(owner: str, place: str, change_msat: int) -> Postings:
+def change_spent(owner: str, place: str, amount: int) -> Postings:
     """The mint says the coins given away are spent: they are no longer ours in any sense."""
-    return balanced((change(owner), change_msat), (place, -change_msat))
+    return balanced((change(owner, currency(place)), amount), (place, -amount))
 
 
-def fee_borne(place: str, fee_msat: int) -> Postings:
+def fee_borne(place: str, fee: int) -> Postings:
     """A swap of our own coins cost us the mint's fee."""
-    return balanced(("fees", fee_msat), (place, -fee_msat))
+    return balanced((own("fees", currency(place)), fee), (place, -fee))
 
 
-def deposited(place: str, net_msat: int) -> Postings:
+def deposited(place: str, net: int) -> Postings:
     """The owner put coins in."""
-    return balanced((place, net_msat), ("owner", -net_msat))
+    return balanced((place, net), (own("owner", currency(place)), -net))
 
 
 def restored(pubkey: str, msat: int) -> Postings:
@@ -280,6 +347,7 @@ def restored(pubkey: str, msat: int) -> Postings:
     return balanced(("lost", msat), (account(pubkey), -msat))
 
 
-def withdrawn(place: str, msat: int, fee_msat: int) -> Postings:
+def withdrawn(place: str, amount: int, fee: int) -> Postings:
     """The owner took coins out; the fee of the swap that made them is borne like any other."""
-    return balanced((place, -msat - fee_msat), ("owner", msat), ("fees", fee_msat))
+    of = currency(place)
+    return balanced((place, -amount - fee), (own("owner", of), amount), (own("fees", of), fee))

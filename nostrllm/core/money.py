@@ -17,6 +17,9 @@ MSAT_PER_SAT: Final = 1_000
 #: One coin of a unit in msat, for the units whose worth needs no exchange rate.
 UNIT_MSAT: Final = {"sat": MSAT_PER_SAT, "msat": 1}
 
+#: Units whose coins are worth in msat what a rate says. A coin of usd is a cent (NUT-01).
+RATED: Final = frozenset({"usd"})
+
 _MILLION: Final = 1_000_000
 
 
@@ -65,8 +68,16 @@ def prompt_estimate(size_bytes: int, messages: int) -> int:
     return -(-size_bytes // 3) + 8 * messages
 
 
+def booked(unit: str) -> int:
+    """What one coin counts in the books: msat where they are fixed, else one of its own kind.
+
+    Raises RemoteError `payment-mint-unaccepted`.
+    """
+    return 1 if unit in RATED else unit_msat(unit)
+
+
 def unit_msat(unit: str) -> int:
-    """One coin of `unit` in msat. Raises RemoteError `payment-mint-unaccepted`."""
+    """One coin of a fixed unit in msat. Raises RemoteError `payment-mint-unaccepted`."""
     try:
         return UNIT_MSAT[unit]
     except KeyError:

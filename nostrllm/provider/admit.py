@@ -11,6 +11,7 @@ from typing import Any, Final
 
 from nostrllm.core import coins
 from nostrllm.core.money import (
+    UNIT_MSAT,
     affordable_tokens,
     cost_msat,
     prompt_estimate,
@@ -18,6 +19,7 @@ from nostrllm.core.money import (
     unit_msat,
 )
 from nostrllm.core.order import Order
+from nostrllm.core.pays import Coin
 from nostrllm.core.plan import FULL, Subscription
 from nostrllm.errors import RemoteError
 from nostrllm.provider.announce import Announcer
@@ -34,7 +36,7 @@ from nostrllm.purse.receive import Unlock
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.order import AccountPayment, ChatRequest, LockedPayment, NewOutputs, Usage
 from nostrllm.wire.order import Order as ClientOrder
-from nostrllm.wire.token import BlindedMessage, Token, normal_url, parse_token
+from nostrllm.wire.token import BlindedMessage, Token, parse_token
 
 #: An order that cannot pay for this many tokens of answer is not worth its prompt.
 ANSWER_TOKENS_MIN: Final = 16
@@ -162,7 +164,11 @@ class Admission:
         if wish.token is None:
             funds = await self._account_funds(wish, prompt, subscription)
         else:
-            funds = await self._funds(wish, wish.token, prompt, trusted=standing == "allowed")
+            token = parse_token(wish.token)
+            coin = self._coin(wish, token)
+            wish = replace(wish, offer=coin.offer(wish.offer))
+            trusted = standing == "allowed"
+            funds = await self._funds(wish, (token, coin), prompt, trusted=trusted)
         self._check_budget(wish, prompt, funds.budget_msat, funds.order.fee_msat)
         ticket = Ticket(
             id=wish.letter.id,
@@ -192,22 +198,43 @@ class Admission:
             priority=subscription.plan.priority if subscription else 0,
         )
 
-    async def _funds(self, wish: Wish, text: str, prompt: int, *, trusted: bool) -> _Funds:
-        token = self.token(text)
+    def _coin(self, wish: Wish, token: Token) -> Coin:
+        """What each coin of the token counts for, if we would take it. Raises RemoteError."""
+        coin = self._announcer.taken(wish.price_id, token.mint, token.unit)
+        self._check_worth(token.amount * coin.msat)
+        if not wish.wants_ecash and (coin.unit not in UNIT_MSAT or coin.percent > FULL):
+            raise RemoteError(
+                "the change of these coins comes back as coins and fills no account",
+                code="payment-mint-unaccepted",
+            )
+        return coin
+
+    async def _funds(
+        self, wish: Wish, paying: tuple[Token, Coin], prompt: int, *, trusted: bool
+    ) -> _Funds:
+        token, coin = paying
         if not self._locks.answers(token.mint):
             message = "this mint does not answer at the moment; take another one, or try again soon"
             raise RemoteError(message, code="payment-mint-unreachable")
-        self._check_budget(wish, prompt, token.amount * unit_msat(token.unit), fee_msat=0)
+        self._check_budget(wish, prompt, token.amount * coin.msat, fee_msat=0)
         name = coins.digest(token.proofs)
         unlock = None
         if wish.outputs is not None:
             lock = await self._locks.judge(offered(wish, token))
-            if trusted and wish.wants_ecash and await self._locks.is_believed(lock):
+            # Nothing is promised at a rate on coins that are not ours yet.
+            if (
+                coin.unit in UNIT_MSAT
+                and trusted
+                and wish.wants_ecash
+                and await self._locks.is_believed(lock)
+            ):
                 order = self._locked_order(wish, lock, await self._change_fee(lock.mint, lock.unit))
                 return _Funds(order, name, lock.mint, lock.unit, lock=lock)
             unlock = self._locks.unlock
         plan = await self.plan(wish.letter.id, token, ladder=True, unlock=unlock)
-        order = self._token_order(wish, plan, await self._change_fee(plan.mint, plan.unit))
+        order = self._token_order(
+            wish, plan, coin.msat, await self._change_fee(plan.mint, plan.unit)
+        )
         return _Funds(order, name, plan.mint, plan.unit, plan=plan)
 
     def _check_form(self, wish: Wish) -> None:
@@ -234,21 +261,19 @@ class Admission:
             )
 
     def token(self, text: str) -> Token:
-        """A token we would take: its mint, unit and worth are within what the shop accepts."""
+        """A token that would fill an account: its mint, unit and worth are within what the shop
+        accepts for that. Raises RemoteError."""
         token = parse_token(text)
-        if normal_url(token.mint) not in self._shop.mints:
-            raise RemoteError(
-                "tokens of this mint are not accepted here; take one of "
-                + ", ".join(self._shop.mints),
-                code="payment-mint-unaccepted",
-            )
-        worth = token.amount * unit_msat(token.unit)
-        if worth > self._shop.payment_msat_max:
+        self._shop.check_fills(token.mint, token.unit)
+        self._check_worth(token.amount * unit_msat(token.unit))
+        return token
+
+    def _check_worth(self, worth_msat: int) -> None:
+        if worth_msat > self._shop.payment_msat_max:
             raise RemoteError(
                 f"a token may be worth {self._shop.payment_msat_max // 1_000} sat at most",
                 code="payment-amount-high",
             )
-        return token
 
     def offered(self, letter: Letter, payment: LockedPayment) -> Offered:
         """The locked token of a letter that is refused. Raises RemoteError."""
@@ -293,8 +318,7 @@ class Admission:
             net_msat=lock.worth_msat - lock.fee * coin,
         )
 
-    def _token_order(self, wish: Wish, plan: Plan, change_fee: int) -> Order:
-        coin = unit_msat(plan.unit)
+    def _token_order(self, wish: Wish, plan: Plan, coin: int, change_fee: int) -> Order:
         return Order(
             funding="token",
             ceiling_msat=_ceiling(wish, plan.amount * coin),

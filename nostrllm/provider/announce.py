@@ -13,9 +13,11 @@ from typing import Final
 
 import structlog
 
+from nostrllm.core.pays import Coin, coins_taken
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Filter, Write
 from nostrllm.provider.paymentkey import PaymentKey
+from nostrllm.provider.rates import RateDesk
 from nostrllm.provider.shop import Shop, World
 from nostrllm.wire import kinds
 from nostrllm.wire.announcement import (
@@ -74,6 +76,8 @@ class Announcer:
         self._pages: dict[str, PricePage] = {}
         self._current: dict[str, str] = {}  # model id → price page event id
         self.instance = ""
+        self.rates = RateDesk(world, shop)
+        self._publishing = asyncio.Lock()
         self._seq = 0
         self._last_announced = 0
         self._is_announced = False
@@ -155,18 +159,38 @@ class Announcer:
     def _own(self) -> Filter:
         return Filter(kinds=(kinds.ANNOUNCEMENT,), authors=(self._world.identity.pubkey,))
 
+    def _binding(self, price_id: str) -> PricePage:
+        page = self._pages.get(price_id)
+        if page is None or self._world.now_s() > page.valid_until + GRACE_S:
+            raise RemoteError(
+                "this price list no longer binds; read the newest", code="price-expired"
+            )
+        return page
+
+    def taken(self, price_id: str, mint: str, unit: str) -> Coin:
+        """What the pinned list promised of such coins.
+
+        Raises RemoteError: `price-expired`, `payment-mint-unaccepted`, `payment-rate-unknown` for
+        coins whose worth was not known when the list was signed.
+        """
+        page = self._binding(price_id)
+        self._shop.check_taken(mint, unit)
+        coin = coins_taken(page.pays, self._shop.mints).get((mint, unit))
+        if coin is None:
+            raise RemoteError(
+                f"what coins of unit {unit[:16]!r} are worth is not known at the moment; pay with "
+                "sats, or try again soon",
+                code="payment-rate-unknown",
+            )
+        return coin
+
     def promised(self, price_id: str, model_id: str) -> ModelOffer:
         """The model as the pinned list priced it.
 
         Raises RemoteError: `price-expired` for a list that is unknown or no longer binding,
         `model-unknown`.
         """
-        page = self._pages.get(price_id)
-        if page is None or self._world.now_s() > page.valid_until + GRACE_S:
-            raise RemoteError(
-                "this price list no longer binds; read the newest", code="price-expired"
-            )
-        for offer in page.models:
+        for offer in self._binding(price_id).models:
             if offer.id == model_id:
                 return offer
         raise RemoteError(f"no model {model_id[:64]!r} in this price list", code="model-unknown")
@@ -201,8 +225,9 @@ class Announcer:
         """Sign a fresh price list and keep it; it binds from now on, published or not."""
         self._seq += 1
         valid_until = self._world.now_s() + PROMISE_S_MAX
-        events = []
-        for page in price_pages(self._offers(), seq=self._seq, valid_until=valid_until):
+        events, pays = [], self.rates.pays()
+        pages = price_pages(self._offers(), seq=self._seq, valid_until=valid_until, pays=pays)
+        for page in pages:
             at = await self._next_time(f"{kinds.PRICE_LIST}:{page.page}")
             draft = price_draft(page, self._shop.d, at, valid_until + GRACE_S)
             events.append(await self._world.identity.sign(draft))
@@ -212,9 +237,18 @@ class Announcer:
     async def publish(self) -> bool:
         """A fresh price list, then the announcement that names it. True if a relay took both:
         who finds an older list than the one announced cannot order."""
-        listed = await self._publish(*await self.promise())
-        self._is_announced = await self._announce(closing=False) and listed
-        return self._is_announced
+        async with self._publishing:  # lists are numbered, and the announcement names the last
+            listed = await self._publish(*await self.promise())
+            self._is_announced = await self._announce(closing=False) and listed
+            return self._is_announced
+
+    async def follow_rates(self) -> None:
+        """Publish a fresh list when a rate has moved, for ever."""
+        await self.rates.run(self._publish_unless_usurped)
+
+    async def _publish_unless_usurped(self) -> None:
+        if not self.usurped:
+            await self.publish()
 
     def _offers(self) -> list[ModelOffer]:
         return [model.offer for model in self._shop.models]

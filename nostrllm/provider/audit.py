@@ -6,7 +6,7 @@ moment, and so after any crash, for each mint and unit
 
     free + held + reserved + sent  =  ledger balance of coins:<unit>:<mint>  +  found
 
-in msat, where
+in msat, or in coins of a unit with a rate, where
 
 - reserved coins count: they are inputs of a swap that is PREPARED (the books move when it is DONE),
   or of one that is SUSPECT (the mint took them and signed wrongly; the books keep showing them, the
@@ -26,6 +26,7 @@ from itertools import starmap
 from typing import Final
 
 from nostrllm.core import ledger
+from nostrllm.core.exchange import positions
 from nostrllm.core.order import Settlement
 from nostrllm.provider import audit_lightning, audit_locked, audit_requests
 from nostrllm.provider.books import (
@@ -122,15 +123,19 @@ def audit(books: Books) -> list[Check]:
 
 
 def _zero(name: str, lines: Lines) -> str | None:
-    total = sum(lines.values())
-    return f"{name} sums to {total} msat" if total else None
+    totals = ledger.sums(lines.items())
+    return f"{name} sums to {_amounts(totals)}" if totals else None
 
 
 def _all_zero(books: Books) -> Check:
-    total = sum(sum(lines.values()) for lines in books.sets.values())
+    totals = ledger.sums(line for lines in books.sets.values() for line in lines.items())
     count = sum(map(len, books.sets.values()))
-    faults = (f"they sum to {total} msat",) if total else ()
+    faults = (f"they sum to {_amounts(totals)}",) if totals else ()
     return Check("all postings sum to zero", count, faults, len(faults))
+
+
+def _amounts(totals: Mapping[str, int]) -> str:
+    return ", ".join(f"{amount} {name}" for name, amount in sorted(totals.items()))
 
 
 def _accounts(books: Books) -> Iterator[str | None]:
@@ -143,15 +148,15 @@ def _accounts(books: Books) -> Iterator[str | None]:
         yield _differs(pubkey, books.accounts.get(pubkey, 0), known.get(pubkey, 0))
 
 
-def _differs(what: str, found: int, wanted: int) -> str | None:
-    return None if found == wanted else f"{what}: {found} msat, the ledger says {wanted}"
+def _differs(what: str, found: int, wanted: int, counted: str = ledger.MSAT) -> str | None:
+    return None if found == wanted else f"{what}: {found} {counted}, the ledger says {wanted}"
 
 
 # the sets that rows call for
 
 
 def _lines(postings: ledger.Postings) -> Lines:
-    return {line.account: line.msat for line in postings}
+    return {line.account: line.amount for line in postings}
 
 
 def _place(row: OrderRow | TransferRow | OperationRow) -> str:
@@ -194,13 +199,14 @@ def _of_order(books: Books, row: OrderRow) -> Iterator[tuple[str, Wanted]]:
         hold = ledger.account_held(row.id, books.payers.get(row.id, row.author), row.net_msat)
         yield f"held:{row.id}", Wanted(_lines(hold))
     elif row.paid and row.funding == "token":
-        paid = ledger.token_paid(row.id, _place(row), row.net_msat)
+        paid = ledger.token_paid(row.id, _place(row), row.net_msat, row.unit_msat)
         yield f"paid:{row.id}", Wanted(_lines(paid))
     if row.settled:
         end = audit_locked.end_of(books, row, _split(row))
         yield f"settled:{row.id}", Wanted(_lines(end))
     if row.settled and row.change_units and row.funding == "token":
-        taken = ledger.change_spent(row.id, _place(row), row.change_units * row.unit_msat)
+        given = row.booked(row.change_units * row.unit_msat)
+        taken = ledger.change_spent(row.id, _place(row), given)
         yield f"spent:{row.id}", Wanted(_lines(taken), due=False)
 
 
@@ -217,7 +223,7 @@ def _of_transfer(books: Books, row: TransferRow) -> Iterator[tuple[str, Wanted]]
     if row.state == "pending":
         return
     done, operation = row.state == "done", books.operations.get(row.id)
-    fee = operation.fee_msat if done and operation else 0
+    fee = operation.fee if done and operation else 0
     change = row.msat if done else 0
     refund = ledger.refunded(row.id, row.author, _place(row), held, change, fee)
     yield f"refund:{row.id}", Wanted(_lines(refund))
@@ -229,7 +235,7 @@ def _of_transfer(books: Books, row: TransferRow) -> Iterator[tuple[str, Wanted]]
 def _of_withdrawals(books: Books) -> Iterator[tuple[str, Wanted]]:
     for row in withdrawals(books):
         if row.state == "DONE":
-            lines = ledger.withdrawn(_place(row), row.amount_msat, row.fee_msat)
+            lines = ledger.withdrawn(_place(row), row.amount, row.fee)
             yield f"withdrawn:{row.id}", Wanted(_lines(lines))
 
 
@@ -287,9 +293,8 @@ def _operations(books: Books) -> Iterator[str | None]:
     for order in books.orders.values():
         if order.funding == "token":
             end = "DONE" if order.paid else ends.get(order.state, "")
-            yield _matches(
-                books, order.id, ("receive", end), order.net_msat if order.paid else None
-            )
+            net = order.booked(order.net_msat) if order.paid else None
+            yield _matches(books, order.id, ("receive", end), net)
     for row in books.transfers.values():
         kind = "receive" if row.kind == "topup" else "send"
         msat = row.msat if row.state == "done" else None
@@ -299,7 +304,7 @@ def _operations(books: Books) -> Iterator[str | None]:
         yield _matches(books, due.op_id, (due.kind, due.end), due.msat)
 
 
-def _matches(books: Books, op_id: str, wanted: tuple[str, str], net_msat: int | None) -> str | None:
+def _matches(books: Books, op_id: str, wanted: tuple[str, str], net: int | None) -> str | None:
     operation = books.operations.get(op_id)
     if operation is None:
         return f"{op_id} has no operation"
@@ -307,9 +312,9 @@ def _matches(books: Books, op_id: str, wanted: tuple[str, str], net_msat: int | 
     ended = operation.state == end if end else operation.state in ("REJECTED", "SUSPECT")
     if operation.kind != kind or not ended:
         return f"{op_id}: its operation is a {operation.kind} that is {operation.state}"
-    came = operation.amount_msat - (operation.fee_msat if kind == "receive" else 0)
-    if net_msat is not None and came != net_msat:
-        return f"{op_id}: its operation moved {came} msat, not {net_msat}"
+    came = operation.amount - (operation.fee if kind == "receive" else 0)
+    if net is not None and came != net:
+        return f"{op_id}: its operation moved {came}, not {net}"
     return None
 
 
@@ -335,13 +340,13 @@ def _coins(books: Books) -> Iterator[str | None]:
     """The rule at the top of this file, per mint and unit."""
     have: Counter[str] = Counter()
     for coin in _kept(books):
-        have[ledger.coins(coin.mint, coin.unit)] += coin.msat
-    have.subtract(_found_msat(books))
+        have[ledger.coins(coin.mint, coin.unit)] += coin.worth
+    have.subtract(_found_worth(books))
     booked = {
         account: msat for account, msat in books.balances().items() if account.startswith("coins:")
     }
     for place in sorted(have.keys() | booked.keys()):
-        yield _differs(place, have[place], booked.get(place, 0))
+        yield _differs(place, have[place], booked.get(place, 0), ledger.currency(place))
 
 
 def _kept(books: Books) -> Iterator[Coin]:
@@ -352,42 +357,52 @@ def _kept(books: Books) -> Iterator[Coin]:
             yield coin
 
 
-def _found_msat(books: Books) -> Counter[str]:
+def _found_worth(books: Books) -> Counter[str]:
     found: Counter[str] = Counter()
     for coin in books.coins:
         if coin.found:
-            found[ledger.coins(coin.mint, coin.unit)] += coin.msat
+            found[ledger.coins(coin.mint, coin.unit)] += coin.worth
     return found
 
 
 def _found(books: Books) -> list[str]:
-    return [f"found in {place}: {msat} msat" for place, msat in _found_msat(books).items()]
+    return [
+        f"found in {place}: {worth} {ledger.currency(place)}"
+        for place, worth in _found_worth(books).items()
+    ]
 
 
 def _held(books: Books) -> Iterator[str | None]:
     held = by_owner(books, "held")
     due = {
-        row.id: row.net_msat
+        row.id: row.booked(row.net_msat)
         for row in books.orders.values()
         if row.funding == "token" and row.state == "paid"
     }
     for owner in sorted(held.keys() | due.keys()):
-        yield _differs(f"order {owner}", held[owner], due.get(owner, 0))
+        counted = _counted(books, owner)
+        yield _differs(f"order {owner}", held[owner], due.get(owner, 0), counted)
 
 
 def _sent(books: Books) -> Iterator[str | None]:
     sent = by_owner(books, "sent")
     owed = {
-        account.removeprefix("change:"): -msat
+        account.removeprefix(f"{ledger.own('change', ledger.currency(account))}:"): -msat
         for account, msat in books.balances().items()
         if account.startswith("change:")
     }
-    own = {row.id: row.amount_msat for row in withdrawals(books)}
+    own = {row.id: row.amount for row in withdrawals(books)}
     trials = {row.id for row in books.operations.values() if audit_locked.is_trial(row)}
     due = audit_locked.change_due(books)
     for owner in sorted((sent.keys() | owed.keys()) - trials):
         wanted = own[owner] if owner in own else owed.get(owner, 0) - due[owner]
-        yield _differs(f"change of {owner}", sent[owner], wanted)
+        yield _differs(f"change of {owner}", sent[owner], wanted, _counted(books, owner))
+
+
+def _counted(books: Books, owner: str) -> str:
+    """What the ledger counts the coins of an order in."""
+    row = books.orders.get(owner)
+    return ledger.MSAT if row is None else ledger.currency(_place(row))
 
 
 def _reserved(books: Books) -> Iterator[str | None]:
@@ -397,23 +412,38 @@ def _reserved(books: Books) -> Iterator[str | None]:
         yield None if well else f"coins are reserved for {owner}, which is not under way"
 
 
-def suspect_msat(books: Books) -> Counter[str]:
-    """What is in the books and lost, per mint: inputs of swaps that the mint signed wrongly."""
+def suspect(books: Books) -> Counter[str]:
+    """What is in the books and lost, by the ledger's name of such coins: inputs of swaps that the
+    mint signed wrongly."""
     lost: Counter[str] = Counter()
     for coin in books.coins:
         row = books.operations.get(coin.owner)
         if coin.state == "reserved" and row is not None and row.state == "SUSPECT":
-            lost[coin.mint] += coin.msat
+            lost[ledger.coins(coin.mint, coin.unit)] += coin.worth
     return lost
 
 
 def _suspect(books: Books) -> list[str]:
-    return [f"lost at {mint}: {msat} msat" for mint, msat in suspect_msat(books).items()]
+    return [
+        f"lost in {place}: {worth} {ledger.currency(place)}"
+        for place, worth in suspect(books).items()
+    ]
 
 
 def _solvent(books: Books) -> str | None:
-    """Do coins that are worth something cover accounts, open orders and change?"""
-    have = sum(coin.msat for coin in _kept(books))
-    have += audit_locked.locked_msat(books) - sum(suspect_msat(books).values())
+    """Do coins that are worth something cover accounts, open orders and change?
+
+    Coins of a unit with a rate count what they were taken for: no rate is asked here.
+    """
+    held: Counter[str] = Counter({ledger.MSAT: audit_locked.locked_msat(books)})
+    for coin in _kept(books):
+        held[ledger.currency(ledger.coins(coin.mint, coin.unit))] += coin.worth
+    for place, worth in suspect(books).items():
+        held[ledger.currency(place)] -= worth
+    have = held[ledger.MSAT]
+    for unit, position in positions(books.balances()).items():
+        if held[unit] < position.change:
+            return f"{held[unit]} {unit} of coins for {position.change} of change"
+        have += position.at_cost(held[unit] - position.change)
     owed = sum(liabilities(books).values())
     return None if have >= owed else f"{have} msat of coins for {owed} msat of liabilities"

@@ -46,7 +46,7 @@ def _of_melt(row: MeltRow) -> Iterator[tuple[str, Mapping[str, int]]]:
 
 
 def _lines(postings: ledger.Postings) -> Mapping[str, int]:
-    return {line.account: line.msat for line in postings}
+    return {line.account: line.amount for line in postings}
 
 
 def operations(books: Books) -> Iterator[Due]:

@@ -40,7 +40,7 @@ def end_of(books: Books, row: OrderRow, split: Settlement) -> ledger.Postings:
     token = books.locked.get(row.id) if row.funding == "locked" else None
     if token is None:
         payer = books.payers.get(row.id, row.author)
-        return ledger.settled(row.id, payer, split, row.unit_msat)
+        return ledger.settled(row.id, payer, split, row.unit_msat, unit=row.unit)
     if token.state == "released":
         return ledger.lock_released(row.id, place(token), token.worth_msat)
     fee = token.worth_msat - row.net_msat
@@ -58,15 +58,14 @@ def swaps(books: Books) -> Iterator[tuple[str, ledger.Postings]]:
         to = ledger.coins(row.mint, row.unit)
         if row.kind == "settle" and (row.state == "DONE" or row.id in batches):
             place, parts = ledger.locked(row.mint, row.unit), batches.get(row.id, [])
-            yield f"redeemed:{row.id}", ledger.redeemed(place, to, parts, row.fee_msat)
-            if row.lost_msat:
-                yield f"spoiled:{row.id}", ledger.spoiled(to, row.lost_msat)
+            yield f"redeemed:{row.id}", ledger.redeemed(place, to, parts, row.fee)
+            if row.lost:
+                yield f"spoiled:{row.id}", ledger.spoiled(to, row.lost)
         elif row.id.startswith(DEPOSIT) and row.state == "DONE":
-            msat = row.amount_msat - row.fee_msat
-            lines = ledger.deposited(to, msat)
+            lines = ledger.deposited(to, row.amount - row.fee)
             yield f"deposit:{row.id}", lines
-        elif (is_trial(row) or row.id.startswith(TIDY)) and row.state == "DONE" and row.fee_msat:
-            yield f"fee:{row.id}", ledger.fee_borne(to, row.fee_msat)
+        elif (is_trial(row) or row.id.startswith(TIDY)) and row.state == "DONE" and row.fee:
+            yield f"fee:{row.id}", ledger.fee_borne(to, row.fee)
 
 
 def is_trial(row: OperationRow) -> bool:

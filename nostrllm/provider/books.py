@@ -12,7 +12,9 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
-from nostrllm.core.money import MSAT_PER_SAT, unit_msat
+from nostrllm.core import ledger
+from nostrllm.core.exchange import Position, positions
+from nostrllm.core.money import RATED, booked, unit_msat
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import NostrllmError
 from nostrllm.ports import Row, Store
@@ -34,7 +36,7 @@ _ODD: Final = (LookupError, TypeError, ValueError, AttributeError, RecursionErro
 
 @dataclass(frozen=True, slots=True)
 class OrderRow:
-    """What an order says of money, in msat; `unit_msat` is one coin of its change."""
+    """What an order says of money, in msat; `unit_msat` is one coin, as it was accepted."""
 
     id: str
     author: str
@@ -48,6 +50,10 @@ class OrderRow:
     cost_msat: int
     change_units: int
     credit_msat: int
+
+    def booked(self, msat: int) -> int:
+        """So much as the ledger counts the coins that paid."""
+        return msat // self.unit_msat if self.unit in RATED else msat
 
     @property
     def settled(self) -> bool:
@@ -117,12 +123,15 @@ class MeltRow:
 
 @dataclass(frozen=True, slots=True)
 class Coin:
-    """A proof of ours. `proof` is it as the mint takes it; `named`: its Y is that of its secret."""
+    """A proof of ours. `proof` is it as the mint takes it; `named`: its Y is that of its secret.
+
+    `worth` as the ledger counts it: msat, or coins of a unit with a rate.
+    """
 
     y: str
     mint: str
     unit: str
-    msat: int
+    worth: int
     state: str
     owner: str
     operation: str
@@ -139,7 +148,8 @@ class Coin:
 class OperationRow:
     """A request to a mint; `ys` names the coins that a receive took.
 
-    `lost_msat`: what the mint signed wrongly of our part of a settle.
+    `amount` and `fee` as the ledger counts them, and `lost`: what the mint signed wrongly of our
+    part of a settle.
     """
 
     id: str
@@ -147,10 +157,10 @@ class OperationRow:
     state: str
     mint: str
     unit: str
-    amount_msat: int
-    fee_msat: int
+    amount: int
+    fee: int
     ys: tuple[str, ...]
-    lost_msat: int = 0
+    lost: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -211,7 +221,7 @@ class Books:
     odd: list[str] = field(default_factory=list)
 
     def balances(self) -> dict[str, int]:
-        """Each ledger account's balance in msat; debits are positive, zeros left out."""
+        """Each ledger account's balance in its currency; debits are positive, zeros left out."""
         found: dict[str, int] = {}
         for lines in self.sets.values():
             for account, msat in lines.items():
@@ -271,10 +281,12 @@ def _whole(row: Row, name: str) -> int:
 def _order(books: Books, row: Row) -> None:
     net = _whole(row, "net_msat")
     unit = _text(row, "unit")
+    if unit:
+        booked(unit)
     books.orders[_text(row, "id")] = OrderRow(
         **{name: _text(row, name) for name in ("id", "author", "funding", "state", "mint")},
         unit=unit,
-        unit_msat=unit_msat(unit) if unit else MSAT_PER_SAT,
+        unit_msat=max(1, _whole(row, "unit_msat")),
         budget_msat=max(0, min(_whole(row, "ceiling_msat") - _whole(row, "fee_msat"), net)),
         net_msat=net,
         cost_msat=_whole(row, "cost_msat"),
@@ -348,7 +360,7 @@ def _coin(books: Books, row: Row) -> None:
         Coin(
             **{name: _text(row, name) for name in names},
             unit=unit,
-            msat=amount * unit_msat(unit),
+            worth=amount * booked(unit),
             proof=Proof(_text(row, "keyset_id"), amount, secret, _text(row, "c"), dleq),
             named=row["state"] == "spent" or y_of(secret) == row["y"],
         )
@@ -367,16 +379,16 @@ def _locked(books: Books, row: Row) -> None:
 
 
 def _operation(books: Books, row: Row) -> None:
-    worth = unit_msat(_text(row, "unit"))
+    worth = booked(_text(row, "unit"))
     taken: tuple[str, ...] = ()
     if row["body"]:
         taken = tuple(y_of(coin["secret"]) for coin in json.loads(_text(row, "body"))["inputs"])
     books.operations[_text(row, "id")] = OperationRow(
         **{name: _text(row, name) for name in ("id", "kind", "state", "mint", "unit")},
-        amount_msat=_whole(row, "amount") * worth,
-        fee_msat=_whole(row, "fee") * worth,
+        amount=_whole(row, "amount") * worth,
+        fee=_whole(row, "fee") * worth,
         ys=taken,
-        lost_msat=_lost(_text(row, "evidence")) * worth,
+        lost=_lost(_text(row, "evidence")) * worth,
     )
 
 
@@ -407,11 +419,11 @@ def withdrawals(books: Books) -> Iterator[OperationRow]:
 
 
 def by_owner(books: Books, state: str) -> Counter[str]:
-    """The msat in this state for each owner."""
+    """What is in this state for each owner, whose coins are of one unit, as the ledger counts."""
     found: Counter[str] = Counter()
     for coin in books.coins:
         if coin.state == state:
-            found[coin.owner] += coin.msat
+            found[coin.owner] += coin.worth
     return found
 
 
@@ -421,14 +433,14 @@ def liabilities(books: Books) -> dict[str, int]:
     kinds = {"account": 0, "order": 0, "change": 0, "plan": 0}
     for name, msat in books.balances().items():
         kind = name.partition(":")[0]
-        if kind in kinds:
+        if kind in kinds and ledger.currency(name) == ledger.MSAT:
             kinds[kind] -= msat
     return kinds
 
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What there is, in msat; `coins` by (mint, unit) and state."""
+    """What there is, in msat; `coins` by (mint, unit) and state, as the ledger counts them."""
 
     orders: Mapping[str, int]
     earned_msat: int
@@ -436,6 +448,7 @@ class Summary:
     withdrawn_msat: int
     owed_msat: Mapping[str, int]
     coins: Mapping[tuple[str, str], Mapping[str, int]]
+    exchange: Mapping[str, Position]
     open_operations: tuple[str, ...]
 
 
@@ -445,7 +458,7 @@ def summary(books: Books) -> Summary:
     coins: dict[tuple[str, str], Counter[str]] = {}
     for coin in books.coins:
         if coin.state != "spent":
-            coins.setdefault((coin.mint, coin.unit), Counter())[coin.state] += coin.msat
+            coins.setdefault((coin.mint, coin.unit), Counter())[coin.state] += coin.worth
     return Summary(
         orders=dict(Counter(row.state for row in books.orders.values())),
         earned_msat=-balances.get("income", 0),
@@ -453,6 +466,7 @@ def summary(books: Books) -> Summary:
         withdrawn_msat=balances.get("owner", 0),
         owed_msat=liabilities(books),
         coins={where: dict(states) for where, states in coins.items()},
+        exchange=positions(balances),
         open_operations=tuple(
             row.id for row in books.operations.values() if row.state == "PREPARED"
         ),

@@ -148,6 +148,7 @@ class Daemon:
         await self.announcer.open()
         await self.quarantine.open()
         self._key.open(self.announcer.instance, await self.announcer.former())
+        await self.announcer.rates.look()
         await self.announcer.promise()
         await self.recovery.sweep()
         await self._payments.tell_lost()
@@ -159,6 +160,7 @@ class Daemon:
                     self._listen,
                     self.announcer.run,
                     self.announcer.watch,
+                    self.announcer.follow_rates,
                     self.recovery.run,
                     self.subscribers.run,
                     self.lightning.deposits.run,

@@ -124,7 +124,7 @@ class Deposits:
     async def _quote(self, amount: int) -> tuple[MintQuote, str]:
         """A stored quote of the first of our mints that gives one. Raises NostrllmError."""
         failed: NostrllmError = WorldError("no mint gives an invoice", code="busy")
-        for mint in self._shop.mints:
+        for mint in self._shop.filling(UNIT):
             try:
                 quote = await self._world.purse.fund(mint, amount, UNIT)
                 asked = parse_invoice(quote.request).amount_msat

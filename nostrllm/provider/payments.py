@@ -13,7 +13,6 @@ from typing import Final
 
 import structlog
 
-from nostrllm.core.money import unit_msat
 from nostrllm.core.pace import Pace
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import MintRefused, OutcomeUnknown, RemoteError, WorldError
@@ -132,13 +131,7 @@ class Payments:
 
     async def _plan(self, payment_id: str, token: Token) -> Plan:
         """The swap of coins that we would take. Raises RemoteError, OutcomeUnknown, MintRefused."""
-        if token.mint not in self._shop.mints:
-            raise RemoteError(
-                "coins of this mint are not accepted here; take one of "
-                + ", ".join(self._shop.mints),
-                code="payment-mint-unaccepted",
-            )
-        unit_msat(token.unit)
+        self._shop.check_fills(token.mint, token.unit)
         return await self._world.purse.plan_receive(
             payment_id, token, ladder=False, owner="", unlock=self._payee.unlock
         )

@@ -11,7 +11,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from nostrllm.core import coins, ledger
-from nostrllm.core.money import unit_msat
+from nostrllm.core.exchange import positions
+from nostrllm.core.money import RATED, booked
 from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
 from nostrllm.ports import Write
 from nostrllm.provider.audit import audit
@@ -82,6 +83,9 @@ def uncovered_msat(books: Books) -> int:
         for pubkey in pubkeys
     )
     held = by_owner(books, "held")
+    for order in books.orders.values():
+        if order.unit in RATED:  # an order is owed what its coins were accepted at
+            held[order.id] *= order.unit_msat
     for row in books.locked.values():
         if row.state == "accepted":  # the token is there to be given back, or taken
             held[row.id] += row.worth_msat
@@ -100,7 +104,7 @@ def mint_for(books: Books, wish: Wish) -> str:
     free: dict[str, int] = {}
     for coin in books.coins:
         if coin.state == "free" and coin.unit == wish.unit:
-            free[coin.mint] = free.get(coin.mint, 0) + coin.msat
+            free[coin.mint] = free.get(coin.mint, 0) + coin.worth
     if not free:
         raise LocalError(f"there are no free coins of unit {wish.unit}", code="wallet-empty")
     return max(free, key=lambda mint: (free[mint], mint))
@@ -111,17 +115,23 @@ async def room(books: Books, purse: Purse, mint: str, unit: str) -> int:
 
     Free coins, in the books and still, less the dearest fee that swapping them can cost, less all
     that we owe and have no coins set aside for, at whichever mint: a refund is paid where it can
-    be. Raises MintRefused, OutcomeUnknown.
+    be. Coins of a unit with a rate are needed for what sats do not cover, at what they were taken
+    for. Raises MintRefused, OutcomeUnknown.
     """
-    coin = unit_msat(unit)
+    coin = booked(unit)
     # What came since the books were read may be somebody's whom they do not know yet.
     known = sum(
-        coin.msat
+        coin.worth
         for coin in books.coins
         if (coin.state, coin.mint, coin.unit) == ("free", mint, unit)
     )
     spendable = min(await purse.spendable(mint, unit), known // coin)
-    return max(0, spendable - -(-uncovered_msat(books) // coin))
+    due = uncovered_msat(books)
+    if unit not in RATED:
+        return max(0, spendable - -(-due // coin))
+    position = positions(books.balances()).get(unit)
+    due -= sum(one.worth for one in books.coins if one.state == "free" and one.unit not in RATED)
+    return 0 if position is None else max(0, spendable - position.units_for(due))
 
 
 def new_name() -> str:
@@ -205,7 +215,7 @@ async def deposit(purse: Purse, token: Token, now_s: Callable[[], int]) -> Outco
         if outcome.state != "DONE":
             return ()
         place = ledger.coins(outcome.mint, outcome.unit)
-        lines = ledger.deposited(place, outcome.net * unit_msat(outcome.unit))
+        lines = ledger.deposited(place, outcome.net * booked(outcome.unit))
         return post(f"deposit:{outcome.op_id}", lines, now_s())
 
     outcome = await purse.receive(f"{DEPOSIT}{coins.digest(token.proofs)[:32]}", token, then)
@@ -220,7 +230,7 @@ def _booked(now_s: Callable[[], int]) -> Then:
     def then(outcome: Outcome) -> Sequence[Write]:
         if outcome.state != "DONE":
             return ()
-        coin = unit_msat(outcome.unit)
+        coin = booked(outcome.unit)
         place = ledger.coins(outcome.mint, outcome.unit)
         lines = ledger.withdrawn(place, outcome.amount * coin, outcome.fee * coin)
         return post(f"withdrawn:{outcome.op_id}", lines, now_s())

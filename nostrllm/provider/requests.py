@@ -92,7 +92,7 @@ class Requests:
             amount=amount or None,
             unit=UNIT,
             single_use=True,
-            mints=self._shop.mints,
+            mints=self._shop.filling("sat"),
             description=self._shop.name,
             transports=(Transport("nostr", self._payee.nprofile, _BY_NIP17),),
             lock=LockWanted("P2PK", self._payee.key.public),

@@ -364,9 +364,10 @@ def paid_writes(ticket: Ticket, world: World) -> Callable[[Outcome], list[Write]
             net = outcome.net * ticket.order.unit_msat
             ticket.order.handle(Paid(net))
             place = ledger.coins(ticket.mint, ticket.unit)
+            paid = (ticket.id, place, net, ticket.order.unit_msat)
             return [
                 Write("order_paid", {"id": ticket.id, "net_msat": net, "at": now}, rows=1),
-                *post(f"paid:{ticket.id}", ledger.token_paid(ticket.id, place, net), now),
+                *post(f"paid:{ticket.id}", ledger.token_paid(*paid), now),
             ]
         ticket.order.handle(PaymentRefused(outcome.code))
         refused = {"id": ticket.id, "code": outcome.code or "payment-token-invalid", "at": now}

@@ -27,7 +27,7 @@ from nostrllm.provider.reply import Letterbox
 from nostrllm.provider.shop import World
 from nostrllm.provider.ticket import Ticket, Written, post
 from nostrllm.wire import kinds
-from nostrllm.wire.amount import sats
+from nostrllm.wire.amount import coins, sats
 from nostrllm.wire.chat import split_answer
 from nostrllm.wire.event import Draft, Event
 from nostrllm.wire.message import Wire
@@ -193,7 +193,8 @@ class Settler:
             place = ledger.locked(ticket.mint, ticket.unit)
             lines = ledger.lock_released(ticket.id, place, order.net_msat + fee)
         else:
-            lines = ledger.settled(ticket.id, ticket.account, split, order.unit_msat, fee)
+            ends = (ticket.id, ticket.account, split, order.unit_msat, fee)
+            lines = ledger.settled(*ends, unit=ticket.unit)
         if order.funding == "locked" and not split.released:
             due = {"id": ticket.id, "change_units": split.change_units}
             writes.append(Write("locked_due", due, rows=1))
@@ -286,7 +287,7 @@ def _account_of(ending: _Ending) -> str:
     if ticket.order.fee_msat:
         parts.append(f"mint fee {sats(ticket.order.fee_msat)}")
     if split.change_units:
-        parts.append(f"change {split.change_units} {ticket.unit}, in the next message")
+        parts.append(f"change {coins(split.change_units, ticket.unit)}, in the next message")
     if split.credit_msat:
         what = "returned to" if ticket.order.funding == "account" else "credited to"
         whose = "your account" if ticket.account == ticket.author else "the account that paid"

@@ -6,9 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
-from nostrllm.core.plan import Plan
+from nostrllm.core.money import RATED, UNIT_MSAT
+from nostrllm.core.plan import FULL, Plan
+from nostrllm.core.rates import Guard
 from nostrllm.errors import RemoteError
-from nostrllm.ports import Clock, Engine, Keyring, Mints, Relays, Signer, Store
+from nostrllm.ports import Clock, Engine, Keyring, Mints, Rates, Relays, Signer, Store
 from nostrllm.purse import Purse
 from nostrllm.wire.announcement import Limits, ModelOffer, Terms
 
@@ -45,8 +47,35 @@ class Exposure:
 
 
 @dataclass(frozen=True, slots=True)
+class Accept:
+    """Coins that are taken: of one unit at one mint, which pay at so many percent of the prices."""
+
+    mint: str
+    unit: str
+    percent: int = 100
+
+    @property
+    def fills_accounts(self) -> bool:
+        """May they go into an account? It pays the listed prices, and gives coins of any mint."""
+        return self.unit in UNIT_MSAT and self.percent <= FULL
+
+
+@dataclass(frozen=True, slots=True)
+class RatePolicy:
+    """How rates are used: asked for every `every_s`, trusted as `guard` says; the price list is
+    published again when one has moved by more than `moved_bp` hundredths of a percent."""
+
+    guard: Guard = field(default_factory=Guard)
+    every_s: float = 60.0
+    moved_bp: int = 100
+
+
+@dataclass(frozen=True, slots=True)
 class Shop:
     """The operator's decisions; `mints` and `relays` are normal URLs.
+
+    `accepts` says which coins of the mints pay; when it is empty those of sat and msat do, at the
+    listed prices.
 
     `payment_msat_max` caps one token, `balance_msat_max` one account: what a client may lose here.
     `backends` says how many answers each back-end writes at once; `queue_max` more orders wait in
@@ -72,6 +101,8 @@ class Shop:
     drain_s: float = 60.0
     blocked: frozenset[str] = frozenset()
     plans: tuple[Plan, ...] = ()
+    accepts: tuple[Accept, ...] = ()
+    rates: RatePolicy = field(default_factory=RatePolicy)
     exposure: Exposure = field(default_factory=Exposure)
     restored_msat_max: int = 10_000_000
     limits: Limits = field(default_factory=Limits)
@@ -81,6 +112,47 @@ class Shop:
     def slots(self) -> int:
         """How many answers can be written at once."""
         return sum(self.backends.values())
+
+    @property
+    def coins(self) -> tuple[Accept, ...]:
+        """All coins that are taken."""
+        plain = (Accept(mint, unit) for mint in self.mints for unit in UNIT_MSAT)
+        return self.accepts or tuple(plain)
+
+    @property
+    def rated(self) -> tuple[str, ...]:
+        """The units among them whose worth is a rate."""
+        return tuple(sorted({coin.unit for coin in self.coins} & RATED))
+
+    def filling(self, unit: str) -> tuple[str, ...]:
+        """The mints whose coins of this unit fill accounts."""
+        return tuple(one.mint for one in self.coins if one.unit == unit and one.fills_accounts)
+
+    def check_taken(self, mint: str, unit: str) -> None:
+        """Raises RemoteError `payment-mint-unaccepted`."""
+        taken = [one for one in self.coins if one.unit == unit]
+        if any(one.mint == mint for one in taken):
+            return
+        if mint in self.mints:
+            raise RemoteError(
+                f"coins of unit {unit[:16]!r} are not accepted of this mint",
+                code="payment-mint-unaccepted",
+            )
+        names = dict.fromkeys(one.mint for one in taken or self.coins)
+        raise RemoteError(
+            "tokens of this mint are not accepted here; take one of " + ", ".join(names),
+            code="payment-mint-unaccepted",
+        )
+
+    def check_fills(self, mint: str, unit: str) -> None:
+        """May these coins fill an account? Raises RemoteError `payment-mint-unaccepted`."""
+        self.check_taken(mint, unit)
+        if mint not in self.filling(unit):
+            raise RemoteError(
+                "these coins pay for answers here and fill no account; send them with a question, "
+                "or take coins of " + (", ".join(self.filling("sat")) or "another provider"),
+                code="payment-mint-unaccepted",
+            )
 
     def model(self, model_id: str) -> Model:
         """The model of this id. Raises RemoteError `model-unknown`."""
@@ -104,6 +176,7 @@ class World:
     mints: Mints
     engines: Mapping[str, Engine]
     clock: Clock
+    rates: Rates | None = None
 
     def now_s(self) -> int:
         """Unix seconds."""

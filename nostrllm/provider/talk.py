@@ -25,6 +25,7 @@ from nostrllm.provider.serve import Counter
 from nostrllm.provider.shop import Shop, World
 from nostrllm.provider.ticket import Ticket
 from nostrllm.wire import chat, creqb
+from nostrllm.wire.amount import coins as worth
 from nostrllm.wire.amount import sats
 from nostrllm.wire.announcement import ModelOffer
 from nostrllm.wire.order import ChatMessage, ChatRequest, Usage
@@ -355,7 +356,7 @@ class Talk:
         token = await self._world.purse.token_of(newest["id"])
         if token is None:
             return ["Your last change has been spent already."]
-        return [f"Your last change, {token.amount} {token.unit}:", encode_token(token)]
+        return [f"Your last change, {worth(token.amount, token.unit)}:", encode_token(token)]
 
     async def _cancel(self, letter: Letter, _said: chat.Chat) -> Texts:
         waited = self._requests.withdraw(letter.author)

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from nostrllm.core import ledger
-from nostrllm.core.money import MSAT_PER_SAT, unit_msat
 from nostrllm.core.order import Funding, Order
 from nostrllm.ports import Row, Write
 from nostrllm.provider.reply import Address
@@ -85,6 +84,7 @@ class Ticket:
                 "price": self.price_id,
                 "mint": self.mint,
                 "unit": self.unit,
+                "unit_msat": order.unit_msat,
                 "ceiling_msat": order.ceiling_msat,
                 "fee_msat": order.fee_msat,
                 "change_fee_units": order.change_fee_units,
@@ -117,7 +117,7 @@ def ticket_of(row: Row, draw: Draw | None = None) -> Ticket:
             funding=funding,
             ceiling_msat=row["ceiling_msat"],
             fee_msat=row["fee_msat"],
-            unit_msat=unit_msat(row["unit"]) if row["unit"] else MSAT_PER_SAT,
+            unit_msat=row["unit_msat"],
             change_fee_units=row["change_fee_units"],
             wants_ecash=bool(row["wants_ecash"]),
             state=row["state"],
@@ -194,7 +194,7 @@ def post(set_id: str, postings: ledger.Postings, now_s: int) -> list[Write]:
                 "n": n,
                 "debit": entry.debit,
                 "credit": entry.credit,
-                "msat": entry.msat,
+                "msat": entry.amount,
                 "at": now_s,
             },
         )

@@ -13,7 +13,8 @@ from typing import Final
 import structlog
 
 from nostrllm.core import ledger
-from nostrllm.core.money import unit_msat
+from nostrllm.core.exchange import positions
+from nostrllm.core.money import RATED, booked, unit_msat
 from nostrllm.errors import NostrllmError
 from nostrllm.ports import Conflict, Write
 from nostrllm.provider.shop import World
@@ -24,7 +25,7 @@ from nostrllm.purse import Outcome
 TIDY: Final = "tidy-"
 
 #: Ledger accounts that are the owner's: what he earned, less what it cost and what he took.
-OWN: Final = ("income", "fees", "owner", "lost")
+OWN: Final = ("income", "fees", "owner", "lost", "exchange")
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ class Tidying:
             if where is None:
                 outcome: Outcome | None = await purse.run(name, self._booked)
             else:
-                fee_max = await self._earned_msat() // unit_msat(where[1])
+                fee_max = await self._earned(where[1])
                 outcome = await purse.consolidate(name, where, fee_max, self._booked)
         except (NostrllmError, Conflict) as error:
             log.info("coins_not_tidied", why=str(error))
@@ -62,10 +63,15 @@ class Tidying:
         if outcome.state != "DONE" or not outcome.fee:
             return ()
         place = ledger.coins(outcome.mint, outcome.unit)
-        lines = ledger.fee_borne(place, outcome.fee * unit_msat(outcome.unit))
+        lines = ledger.fee_borne(place, outcome.fee * booked(outcome.unit))
         return post(f"fee:{outcome.op_id}", lines, self._world.now_s())
 
-    async def _earned_msat(self) -> int:
+    async def _earned(self, unit: str) -> int:
+        """What is the owner's, in coins of a unit."""
         rows = await self._world.store.read("posting_balances")
-        own = [int(r["msat"]) for r in rows if str(r["account"]).partition(":")[0] in OWN]
-        return max(0, -sum(own))
+        found = {str(row["account"]): int(row["msat"]) for row in rows}
+        earned = -sum(found.get(name, 0) for name in OWN)
+        if unit not in RATED:
+            return max(0, earned // unit_msat(unit))
+        position = positions(found).get(unit)
+        return 0 if position is None else max(0, position.have - position.units_for(-earned))

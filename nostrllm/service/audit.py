@@ -10,7 +10,7 @@ from typing import Final
 from nostrllm.adapters.clock import SystemClock
 from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.adapters.store_sqlite import SqliteStore
-from nostrllm.core.money import UNIT_MSAT
+from nostrllm.core.money import RATED, UNIT_MSAT
 from nostrllm.errors import ConfigError, LocalError, RemoteError
 from nostrllm.ports import Row
 from nostrllm.provider import payout
@@ -127,8 +127,9 @@ async def pay(config: ProviderConfig, name: str, order: PayOrder) -> Paid:
 
 
 def _normal(wish: Wish) -> Wish:
-    if wish.unit not in UNIT_MSAT:
-        raise ConfigError(f"coins are of unit {' or '.join(UNIT_MSAT)}")
+    units = (*UNIT_MSAT, *RATED)
+    if wish.unit not in units:
+        raise ConfigError(f"coins are of unit {' or '.join(units)}")
     if wish.mint is None:
         return wish
     try:

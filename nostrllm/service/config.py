@@ -11,14 +11,19 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from nostrllm.adapters.keys_sdk import parse_pubkey
+from nostrllm.core.money import RATED, UNIT_MSAT
 from nostrllm.core.plan import FULL, Plan
 from nostrllm.errors import ConfigError, RemoteError
-from nostrllm.provider.shop import Exposure, Model, Shop
+from nostrllm.provider.shop import Accept, Exposure, Model, RatePolicy, Shop
 from nostrllm.service.backend_tables import BackendTable, LlamaBackend
-from nostrllm.wire.announcement import ModelOffer, Price, Terms
+from nostrllm.service.rate_tables import MintTable, RatesTable
+from nostrllm.wire.announcement import PAYS_MAX, ModelOffer, Price, Terms
 from nostrllm.wire.message import MintUrl, RelayUrl
 from nostrllm.wire.places import relay_url
 from nostrllm.wire.token import normal_url
+
+#: An announcement names no more.
+MINTS_MAX = 32
 
 
 class _Table(BaseModel):
@@ -34,7 +39,7 @@ class ProviderTable(_Table):
     state: Path
     key_file: Path | None = None
     relays: list[RelayUrl] = Field(min_length=1, max_length=32)
-    mints: list[MintUrl] = Field(min_length=1, max_length=32)
+    mints: list[MintUrl] = Field(default=[], max_length=32)
     nip04: bool = False
     heartbeat_s: int = Field(default=600, ge=60, le=3_600)
     queue_max: int = Field(default=32, ge=0, le=10_000)
@@ -184,6 +189,8 @@ class ProviderConfig(_Table):
     terms: TermsTable = TermsTable()
     block: BlockTable = BlockTable()
     plan: list[PlanTable] = Field(default=[], max_length=64)
+    mint: list[MintTable] = Field(default=[], max_length=32)
+    rates: RatesTable | None = None
     locked: LockedTable = LockedTable()
     sweep: SweepTable | None = None
     model: list[ModelTable] = Field(min_length=1, max_length=10_000)
@@ -202,6 +209,26 @@ class ProviderConfig(_Table):
             raise ConfigError("backend: two have the same name")
         return named
 
+    def _accepts(self) -> tuple[tuple[str, ...], tuple[Accept, ...]]:
+        """The mints, and which of their coins are taken. Raises ConfigError, RemoteError."""
+        plain = [normal_url(url) for url in self.provider.mints]
+        own = {normal_url(table.url): table for table in self.mint}
+        mints = (*dict.fromkeys(plain), *own)
+        if len(own) != len(self.mint) or set(plain) & own.keys():
+            raise ConfigError("mint: a mint is named twice")
+        if not 1 <= len(mints) <= MINTS_MAX:
+            raise ConfigError(f"provider: name 1 to {MINTS_MAX} mints")
+        if not own:
+            return mints, ()
+        taken = [Accept(mint, unit) for mint in dict.fromkeys(plain) for unit in UNIT_MSAT]
+        for mint, table in own.items():
+            taken += [Accept(mint, unit, table.percent) for unit in dict.fromkeys(table.units)]
+        if len(taken) > PAYS_MAX:
+            raise ConfigError(f"mint: at most {PAYS_MAX} mints and units together")
+        if any(one.unit in RATED for one in taken) and self.rates is None:
+            raise ConfigError("mint: to take usd, say in [rates] what a bitcoin costs")
+        return mints, tuple(taken)
+
     def shop(self, version: str) -> Shop:
         """The operator's decisions, as the provider takes them. Raises ConfigError."""
         table = self.provider
@@ -210,7 +237,7 @@ class ProviderConfig(_Table):
         if len(set(ids)) != len(ids):
             raise ConfigError("model: two models have the same id")
         try:
-            mints = tuple(normal_url(url) for url in table.mints)
+            mints, accepts = self._accepts()
             relays = tuple(dict.fromkeys(relay_url(url) for url in table.relays))
         except RemoteError as error:
             raise ConfigError(f"provider: {error.message}") from None
@@ -234,6 +261,8 @@ class ProviderConfig(_Table):
             drain_s=table.drain_s,
             blocked=self.block.pubkeys(),
             plans=self._plans(),
+            accepts=accepts,
+            rates=RatePolicy() if self.rates is None else self.rates.checked().policy(),
             exposure=self.locked.exposure(),
             terms=Terms(**self.terms.model_dump()),
         )
@@ -298,7 +327,10 @@ def _placed(config: ProviderConfig, base: Path) -> ProviderConfig:
         }
     )
     backends = [_backend_at(base, table) for table in config.backend]
-    return config.model_copy(update={"provider": provider, "backend": backends})
+    rates = config.rates
+    if rates is not None:
+        rates = rates.model_copy(update={"file": _at(base, rates.file)})
+    return config.model_copy(update={"provider": provider, "backend": backends, "rates": rates})
 
 
 def _backend_at(base: Path, table: BackendTable) -> BackendTable:

@@ -30,6 +30,7 @@ from nostrllm.service.backends import check_backends, opened_engines
 from nostrllm.service.blocks import read_blocks
 from nostrllm.service.config import ProviderConfig
 from nostrllm.service.notify import Notifier
+from nostrllm.service.rates import check_rates, check_units, rates_of
 from nostrllm.service.secrets import private_folder, read_key, seed_made_once
 from nostrllm.service.sweep import sweep_for_ever
 
@@ -56,7 +57,8 @@ async def opened(config: ProviderConfig, shop: Shop) -> AsyncIterator[tuple[Worl
         opened_engines(config.backends, state) as engines,
     ):
         purse = Purse(store, mints, clock, seed)
-        world = World(relays, keyring, identity, store, purse, mints, engines, clock)
+        rates = rates_of(config.rates, clock)
+        world = World(relays, keyring, identity, store, purse, mints, engines, clock, rates)
         yield world, seed
 
 
@@ -206,6 +208,9 @@ async def check_provider(config: ProviderConfig) -> list[tuple[str, str | None]]
             (f"mint {url}", await _trouble(mints.at(url).keysets(refresh=True)))
             for url in shop.mints
         ]
+        if shop.accepts:
+            found += [await check_units(mints.at(url), url, shop) for url in shop.mints]
+    found += await check_rates(config.rates, shop, clock)
     found += await check_backends(config.backends, shop.models, config.provider.state)
     async with WebsocketRelays(shop.relays, keyring, clock) as relays:
         with contextlib.suppress(TimeoutError):

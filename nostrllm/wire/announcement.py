@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, Literal
 
 from pydantic import Field, PrivateAttr, TypeAdapter
@@ -44,6 +44,9 @@ PROMISE_S_MAX: Final = 900
 PAGE_BYTES_MAX: Final = 40_000
 PAGES_MAX: Final = 100
 MODELS_PER_PAGE_MAX: Final = 500
+#: How many mints and units one page says how to pay with; each takes up to so many bytes of it.
+PAYS_MAX: Final = 64
+PAY_BYTES_MAX: Final = 360
 
 
 class Limits(Wire):
@@ -172,8 +175,26 @@ class ModelOffer(Wire):
     price: Price
 
 
+class Pay(Wire):
+    """How coins of one unit at one mint pay by a price list.
+
+    `percent` of the listed prices is asked for an order paid with them. `msat` is what one coin
+    counts for, by a rate looked up at unix time `at`; both are absent where the unit says its worth
+    (sat, msat).
+    """
+
+    mint: MintUrl
+    unit: str = Field(pattern=r"^[a-z]{1,16}$")
+    percent: int = Field(default=100, ge=1, le=10_000)
+    msat: int | None = Field(default=None, ge=1, le=MSAT_MAX)
+    at: int | None = Field(default=None, ge=0, le=1 << 40)
+
+
 class PricePage(Wire):
-    """The content of one page of a price list."""
+    """The content of one page of a price list.
+
+    Without `pays` every announced mint is accepted, in sat and msat, at the listed prices.
+    """
 
     v: Literal[1] = 1
     seq: int = Field(ge=0, le=1 << 53)
@@ -182,6 +203,7 @@ class PricePage(Wire):
     root: Hex32
     valid_until: int = Field(ge=0, le=1 << 40)
     models: list[ModelOffer] = Field(max_length=MODELS_PER_PAGE_MAX)
+    pays: list[Pay] | None = Field(default=None, max_length=PAYS_MAX)
 
     #: The models as they stand in the event, which is what `root` is taken of.
     _listed: tuple[dict[str, Any], ...] = PrivateAttr(default=())
@@ -211,13 +233,22 @@ def _listed(model: ModelOffer) -> dict[str, Any]:
     return model.model_dump(mode="json", exclude_none=True)
 
 
-def price_pages(models: list[ModelOffer], *, seq: int, valid_until: int) -> list[PricePage]:
-    """The models cut into pages of at most PAGE_BYTES_MAX bytes. Raises RemoteError if too many."""
+def price_pages(
+    models: list[ModelOffer],
+    *,
+    seq: int,
+    valid_until: int,
+    pays: Sequence[Pay] | None = None,
+) -> list[PricePage]:
+    """The models cut into pages of at most PAGE_BYTES_MAX bytes, each of which has all `pays`.
+
+    Raises RemoteError if there are too many.
+    """
     heaps: list[list[ModelOffer]] = [[]]
-    size = 0
+    size, room = 0, PAGE_BYTES_MAX - 1_000 - len(pays or ()) * PAY_BYTES_MAX
     for model in models:
         length = len(model.as_json().encode()) + 1
-        full = size + length > PAGE_BYTES_MAX - 1_000 or len(heaps[-1]) == MODELS_PER_PAGE_MAX
+        full = size + length > room or len(heaps[-1]) == MODELS_PER_PAGE_MAX
         if full and heaps[-1]:
             heaps.append([])
             size = 0
@@ -229,7 +260,13 @@ def price_pages(models: list[ModelOffer], *, seq: int, valid_until: int) -> list
     pages = []
     for n, heap in enumerate(heaps):
         page = PricePage(
-            seq=seq, page=n, pages=len(heaps), root=root, valid_until=valid_until, models=heap
+            seq=seq,
+            page=n,
+            pages=len(heaps),
+            root=root,
+            valid_until=valid_until,
+            models=heap,
+            pays=None if pays is None else list(pays),
         )
         page._listed = tuple(_listed(model) for model in heap)
         pages.append(page)
@@ -267,6 +304,8 @@ def join_pages(pages: list[PricePage]) -> list[ModelOffer]:
     root = _root(model for page in ordered for model in page.listed)
     if any(page.root != root for page in ordered):
         raise RemoteError("the price list's root does not match its pages")
+    if any(page.pays != ordered[0].pays for page in ordered):
+        raise RemoteError("the price list's pages do not agree on how to pay")
     return models
 
 

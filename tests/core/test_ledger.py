@@ -23,7 +23,7 @@ def test_a_paid_invoice_balances(held: int, paid: int, fee: int) -> None:
         *ledger.account_held("m", WHO, held),
         *ledger.invoice_paid("m", WHO, PLACE, held, paid, fee),
     ):
-        books[line.account] += line.msat
+        books[line.account] += line.amount
     assert sum(books.values()) == books[ledger.order("m")] == 0
     assert books[PLACE] == -paid - fee
     assert books[ledger.account(WHO)] == min(held, paid + fee)
@@ -50,12 +50,12 @@ def test_entries_are_the_postings_in_pairs(amounts: list[int]) -> None:
     found = ledger.entries(postings)
     assert len(found) <= max(0, len(postings) - 1)
     for entry in found:
-        assert entry.msat > 0
+        assert entry.amount > 0
         assert entry.debit != entry.credit
-        books[entry.debit] += entry.msat
-        books[entry.credit] -= entry.msat
+        books[entry.debit] += entry.amount
+        books[entry.credit] -= entry.amount
     assert {name: msat for name, msat in books.items() if msat} == {
-        line.account: line.msat for line in postings
+        line.account: line.amount for line in postings
     }
 
 
@@ -67,16 +67,16 @@ def test_the_life_of_an_order_balances(
     split = Settlement(cost, units, credit)
     books: Counter[str] = Counter()
     for postings in (
-        ledger.token_paid("o", PLACE, net),
+        ledger.token_paid("o", PLACE, net, unit_msat),
         ledger.settled("o", WHO, split, unit_msat),
         ledger.change_spent("o", PLACE, units * unit_msat),
         ledger.topped_up(WHO, PLACE, fee),
         ledger.account_held("p", WHO, fee + credit),
         ledger.settled("p", WHO, Settlement(fee + credit, 0, 0), 1),
     ):
-        assert all(line.msat for line in postings)
+        assert all(line.amount for line in postings)
         for line in postings:
-            books[line.account] += line.msat
+            books[line.account] += line.amount
     assert sum(books.values()) == 0
     assert books[ledger.order("o")] == books[ledger.order("p")] == 0
     assert books[ledger.account(WHO)] == books[ledger.change("o")] == 0
@@ -87,7 +87,7 @@ def test_the_life_of_an_order_balances(
 def test_a_refund_never_takes_more_than_was_held(held: int, change: int, fee: int) -> None:
     change = min(change, held)
     lines = {
-        line.account: line.msat for line in ledger.refunded("r", WHO, PLACE, held, change, fee)
+        line.account: line.amount for line in ledger.refunded("r", WHO, PLACE, held, change, fee)
     }
     assert sum(lines.values()) == 0
     assert lines.get(ledger.account(WHO), 0) <= 0
@@ -96,7 +96,7 @@ def test_a_refund_never_takes_more_than_was_held(held: int, change: int, fee: in
 
 @given(msat, msat)
 def test_what_the_owner_takes_leaves_the_mint_with_its_fee(amount: int, fee: int) -> None:
-    lines = {line.account: line.msat for line in ledger.withdrawn(PLACE, amount, fee)}
+    lines = {line.account: line.amount for line in ledger.withdrawn(PLACE, amount, fee)}
     assert sum(lines.values()) == 0
     assert lines.get(PLACE, 0) == -amount - fee
     assert lines.get("owner", 0) == amount
@@ -104,7 +104,7 @@ def test_what_the_owner_takes_leaves_the_mint_with_its_fee(amount: int, fee: int
 
 @given(st.integers(-(10**12), 10**12))
 def test_a_restored_balance_is_lost_to_us(more: int) -> None:
-    lines = {line.account: line.msat for line in ledger.restored("a", more)}
+    lines = {line.account: line.amount for line in ledger.restored("a", more)}
     assert sum(lines.values()) == 0
     assert lines.get("lost", 0) == more
 
@@ -130,9 +130,9 @@ def test_the_life_of_a_locked_token_balances(
         steps.append(ledger.redeemed(LOCKED, PLACE, [ledger.Redeemed("o", worth, given)], real_fee))
     books: Counter[str] = Counter()
     for postings in steps:
-        assert sum(line.msat for line in postings) == 0
+        assert sum(line.amount for line in postings) == 0
         for line in postings:
-            books[line.account] += line.msat
+            books[line.account] += line.amount
     assert books[LOCKED] == books[ledger.change("o")] == books[ledger.order("o")] == 0
     assert books["income"] == -cost
     if lost:
@@ -147,9 +147,73 @@ def test_a_plan_is_owed_until_it_is_over(price: int, refund: int) -> None:
     refund = min(price, refund)
     books: Counter[str] = Counter()
     for line in ledger.plan_bought("p", WHO, price):
-        books[line.account] += line.msat
+        books[line.account] += line.amount
     assert books["plan:p"] == -price
     for line in ledger.plan_over("p", WHO, price, refund):
-        books[line.account] += line.msat
+        books[line.account] += line.amount
     assert (books["plan:p"], books["income"]) == (0, refund - price)
     assert books[ledger.account(WHO)] == price - refund
+
+
+CENTS = ledger.coins("https://mint.example", "usd")
+
+
+@pytest.mark.parametrize(
+    ("account", "counts"),
+    [
+        (PLACE, "msat"),
+        (CENTS, "usd"),
+        (ledger.change("o", "usd"), "usd"),
+        (ledger.change("o"), "msat"),
+        (ledger.own("fees", "usd"), "usd"),
+        (ledger.own("fees", ledger.MSAT), "msat"),
+        ("exchange", "msat"),
+        (ledger.account(WHO), "msat"),
+    ],
+)
+def test_the_name_of_an_account_tells_its_currency(account: str, counts: str) -> None:
+    assert ledger.currency(account) == counts
+
+
+def test_currencies_do_not_balance_each_other() -> None:
+    with pytest.raises(ledger.LedgerError):
+        ledger.balanced((CENTS, 5), ("income", -5))
+    with pytest.raises(ledger.LedgerError):
+        ledger.topped_up(WHO, CENTS, 5)
+
+
+@given(
+    st.integers(1, 10**6),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+    st.integers(1, 10**6),
+    st.integers(0, 10**6),
+    st.integers(0, 10**6),
+)
+def test_the_life_of_an_order_in_cents_balances_in_each_currency(
+    units: int, change: int, cost: int, rate: int, taken: int, fee: int
+) -> None:
+    change = min(change, units)
+    cost = min(cost, (units - change) * rate)
+    split = Settlement(cost, change, (units - change) * rate - cost)
+    books: Counter[str] = Counter()
+    for postings in (
+        ledger.token_paid("o", CENTS, units * rate, rate),
+        ledger.settled("o", WHO, split, rate, unit="usd"),
+        ledger.change_spent("o", CENTS, change),
+        ledger.deposited(CENTS, taken + fee),
+        ledger.withdrawn(CENTS, taken, fee),
+        ledger.fee_borne(CENTS, fee),
+    ):
+        for entry in ledger.entries(postings):
+            assert ledger.currency(entry.debit) == ledger.currency(entry.credit)
+            books[entry.debit] += entry.amount
+            books[entry.credit] -= entry.amount
+    assert not ledger.sums(books.items())
+    assert books[ledger.order("o")] == books[ledger.change("o", "usd")] == 0
+    assert books["owner:usd"] == -fee
+    assert books[CENTS] == units - change - fee
+    assert books["exchange:usd"] == change - units
+    assert (
+        books["exchange"] == (units - change) * rate == -books["income"] - books["account:" + WHO]
+    )

@@ -86,3 +86,9 @@ def test_a_part_of_a_price_is_rounded_up_and_never_more_than_it(price: Price, pe
         else:
             assert 0 <= share - Fraction(whole * percent, 100) < 1
     assert money.scaled(price, 100) == price
+
+
+def test_coins_with_a_rate_count_as_they_are() -> None:
+    assert (money.booked("usd"), money.booked("sat"), money.booked("msat")) == (1, 1_000, 1)
+    with pytest.raises(RemoteError, match="eur"):
+        money.booked("eur")

@@ -16,6 +16,7 @@ from nostrllm.adapters.keys_sdk import nprofile
 from nostrllm.core import coins, parts
 from nostrllm.core.coins import digest as coins_digest
 from nostrllm.core.money import cost_msat
+from nostrllm.core.pays import coins_taken
 from nostrllm.core.stream import pad
 from nostrllm.crypto import nip44, nip59
 from nostrllm.crypto.bdhke import y_of
@@ -25,6 +26,7 @@ from nostrllm.wire import order as wire
 from nostrllm.wire.announcement import (
     Announcement,
     ModelOffer,
+    Pay,
     Price,
     Profile,
     Terms,
@@ -82,6 +84,7 @@ def make() -> dict[str, Any]:
         "cost": _costs(),
         "announcement": _announcement(),
         "price_list": _price_list(),
+        "pays": _pays(),
         "order": {"message": order.model_dump(), "json": order.as_json(), "rumor": _dict(letter)},
         "messages": _messages(letter, signed),
         "parts": [_parts(letter), _parts(_long_letter(order, buyer))],
@@ -196,6 +199,32 @@ def _price_list() -> dict[str, Any]:
         "pages": [
             _dict(sign_event(price_draft(page, "nostrllm", NOW, NOW + 960), PROVIDER))
             for page in pages
+        ],
+    }
+
+
+def _pays() -> dict[str, Any]:
+    """A list that says how to pay, what each coin is worth by it, and what an answer costs then."""
+    usage = wire.Usage(prompt=17, completion=5)
+    pays = [
+        Pay(mint="https://mint.example", unit="sat"),
+        Pay(mint="https://mint.example", unit="usd", msat=9_900, at=NOW - 60),
+        Pay(mint="https://other.example", unit="sat", percent=125),
+        Pay(mint="https://other.example", unit="xau", msat=5, at=NOW),
+    ]
+    [page] = price_pages(_models(), seq=7, valid_until=NOW + 900, pays=pays)
+    taken = coins_taken(pays, ["https://mint.example", "https://other.example"])
+    return {
+        "page": _dict(sign_event(price_draft(page, "nostrllm", NOW, NOW + 960), PROVIDER)),
+        "usage": usage.model_dump(),
+        "coins": [
+            {
+                "mint": coin.mint,
+                "unit": coin.unit,
+                "msat": coin.msat,
+                "cost_msat": cost_msat(coin.offer(page.models[0]).price, usage),
+            }
+            for coin in taken.values()
         ],
     }
 

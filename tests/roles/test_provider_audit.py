@@ -208,7 +208,7 @@ async def open_orders_are_left_alone(state: Path, summary: Any) -> None:
 async def the_ledger_is_exported(state: Path, summary: Any) -> None:
     called = await cli(state, "ledger", "--csv", str(state / "ledger.csv"))
     text = (state / "ledger.csv").read_bytes()
-    assert text.startswith(b"time,set,account,msat,kind\r\n")
+    assert text.startswith(b"time,set,account,amount,currency,kind\r\n")
     assert text.count(b"\n") == text.count(b"\r\n")
     assert (await cli(state, "ledger", "--csv", "-")).out.replace("\r", "") == (
         text.decode().replace("\r", "")
@@ -217,12 +217,12 @@ async def the_ledger_is_exported(state: Path, summary: Any) -> None:
     assert called.err == f"{len(rows)} postings in {state / 'ledger.csv'}\n"
     assert {row["kind"] for row in rows} >= {"paid", "held", "settled", "topup", "refund"}
     assert all(row["set"].startswith(row["kind"] + ":") for row in rows)
-    assert sum(int(row["msat"]) for row in rows) == 0
-    income = sum(int(row["msat"]) for row in rows if row["account"] == "income")
+    assert sum(int(row["amount"]) for row in rows) == 0
+    income = sum(int(row["amount"]) for row in rows if row["account"] == "income")
     assert -income == summary["earned_msat"]
     assert all(datetime.fromisoformat(row["time"]).tzinfo for row in rows)
     balances = (await cli(state, "ledger")).out
-    assert f"income\t{income}\n" in balances
+    assert f"income\t{income}\tmsat\n" in balances
 
 
 async def the_owner_takes_what_is_his(state: Path, who: Customer, summary: Any) -> None:
@@ -283,7 +283,9 @@ TAMPERED = [
     ("UPDATE proof SET state = 'spent' WHERE state = 'free'", "what the ledger says"),
     ("DELETE FROM proof WHERE state = 'free'", "what the ledger says"),
     ("UPDATE proof SET amount = amount * 2 WHERE state = 'free'", "what the ledger says"),
-    ("UPDATE proof SET unit = 'usd'", "can be read"),
+    ("UPDATE proof SET unit = 'eur'", "can be read"),
+    ("UPDATE proof SET unit = 'usd'", "what the ledger says"),
+    ("UPDATE orders SET unit_msat = 7 WHERE change_units > 0", "orders add up"),
     ("UPDATE proof SET state = 'free', owner = '' WHERE state = 'sent'", "change given"),
     ("UPDATE proof SET state = 'held' WHERE state = 'free'", "coins are held"),
     ("UPDATE proof SET state = 'reserved' WHERE state = 'free'", "reserved coins"),

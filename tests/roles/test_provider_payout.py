@@ -174,7 +174,7 @@ async def test_an_owner_has_no_more_than_is_left(shop: Stopped) -> None:
         await withdraw(shop.config, NAME, Wish(25, mint=shop.mint.url + "/"))
     with pytest.raises(LocalError, match="no free coins"):
         await withdraw(shop.config, NAME, Wish(1, "msat"))
-    for wish in (Wish(1, "usd"), Wish(1, mint="nowhere")):
+    for wish in (Wish(1, "eur"), Wish(1, mint="nowhere")):
         with pytest.raises(ConfigError):
             await withdraw(shop.config, NAME, wish)
     assert (await withdraw(shop.config, NAME, Wish(24))).fee == 0
@@ -192,7 +192,7 @@ async def test_what_an_account_put_aside_is_not_the_owners(shop: Stopped) -> Non
     shop.change(
         "INSERT INTO orders SELECT 'o', wrap, author, dialect, reply_key, reply_relays, 'account',"
         " 'paid', model, price, '', '', 10000, 0, 0, 0, 10000, 0, 0, 0, commitment, '', '', '',"
-        " deadline, created_at, updated_at FROM orders"
+        " deadline, created_at, updated_at, 1000 FROM orders"
     )
     async with stopped(shop.config) as store, CashuMints() as mints:
         books = await read_books(store)
@@ -205,7 +205,7 @@ async def test_coins_of_a_suspect_swap_are_in_the_books_and_counted_as_lost(shop
     await interrupted(shop)
     shop.change("UPDATE operation SET state = 'SUSPECT' WHERE id = ?", NAME)
     found = await shop.clean()
-    assert f"lost at {shop.mint.url}: 8000 msat" in notes(found)
+    assert f"lost in coins:sat:{shop.mint.url}: 8000 msat" in notes(found)
     with pytest.raises(LocalError, match="signed wrongly"):
         await withdraw_again(shop.config, NAME)
 

@@ -7,9 +7,11 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
+from nostrllm.adapters.clock import SystemClock
 from nostrllm.cli.provider import provider
 from nostrllm.errors import ConfigError
 from nostrllm.service.config import read_provider_config
+from nostrllm.service.rates import rates_of
 
 TEXT = """\
 [provider]  # who
@@ -115,3 +117,65 @@ def test_a_key_that_others_can_read_is_refused(tmp_path: Path) -> None:
     run = CliRunner().invoke(provider, ["run", "--config", path])
     assert run.exit_code == 1
     assert "chmod 600" in run.output
+
+
+RATED = """
+[[mint]]
+url = "https://Other.example"
+units = ["sat", "usd"]
+percent = 125
+
+[rates]
+file = "rate"
+spread_percent = 0.5
+"""
+
+
+def test_mints_with_terms_of_their_own(tmp_path: Path) -> None:
+    config = read_provider_config(written(tmp_path, TEXT + RATED))
+    shop = config.shop("")
+    assert shop.mints == ("https://mint.example", "https://other.example")
+    assert [(one.mint[8:13], one.unit, one.percent) for one in shop.coins] == [
+        ("mint.", "sat", 100),
+        ("mint.", "msat", 100),
+        ("other", "sat", 125),
+        ("other", "usd", 125),
+    ]
+    assert shop.rated == ("usd",)
+    assert shop.filling("sat") == ("https://mint.example",)
+    assert (shop.rates.guard.spread_bp, shop.rates.guard.stale_bp) == (50, 500)
+    assert config.rates is not None
+    assert config.rates.file == tmp_path / "rate"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("https://Other.example", "https://mint.example", "named twice"),
+        ('file = "rate"', "", "set one of"),
+        ('file = "rate"', 'file = "rate"\nusd_per_btc = 1.0', "set one of"),
+        ('file = "rate"', 'source = [{url = "http://a", pointer = ""}]', "at_least"),
+        ("spread_percent = 0.5", "fresh_s = 9\nstale_s = 9", "stale_s"),
+        ("spread_percent = 0.5", "spread_percent = 6", "stale_percent"),
+        ('[rates]\nfile = "rate"\nspread_percent = 0.5', "", "say in \\[rates\\]"),
+        ('units = ["sat", "usd"]', 'units = ["eur"]', "units"),
+    ],
+)
+def test_terms_that_make_no_sense(tmp_path: Path, old: str, new: str, words: str) -> None:
+    text = TEXT + RATED
+    assert old in text
+    with pytest.raises(ConfigError, match=words):
+        read_provider_config(written(tmp_path, text.replace(old, new))).shop("")
+
+
+def test_somebody_must_be_taken_coins_of(tmp_path: Path) -> None:
+    text = TEXT.replace('mints = ["https://mint.example/"]', "mints = []")
+    with pytest.raises(ConfigError, match="1 to 32 mints"):
+        read_provider_config(written(tmp_path, text)).shop("")
+
+
+def test_a_fixed_rate_that_is_none(tmp_path: Path) -> None:
+    text = TEXT + RATED.replace('file = "rate"', "usd_per_btc = 0.001")
+    config = read_provider_config(written(tmp_path, text))
+    with pytest.raises(ConfigError, match="usd_per_btc: not a price"):
+        rates_of(config.rates, SystemClock())

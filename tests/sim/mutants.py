@@ -346,9 +346,15 @@ def _keeps_the_rest(order: Order, cost_msat: int) -> Settlement:
 
 
 def _credits_another(
-    order_id: str, pubkey: str, split: Settlement, unit_msat: int, fee_msat: int = 0
+    order_id: str,
+    pubkey: str,
+    split: Settlement,
+    unit_msat: int,
+    fee_msat: int = 0,
+    *,
+    unit: str = "",
 ) -> ledger.Postings:
-    return _SETTLED(order_id, "ab" * 32, split, unit_msat, fee_msat)
+    return _SETTLED(order_id, "ab" * 32, split, unit_msat, fee_msat, unit=unit)
 
 
 def _books_nothing(*_: object) -> ledger.Postings:

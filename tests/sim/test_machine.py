@@ -179,7 +179,7 @@ class Market(RuleBasedStateMachine):
             return
         sale.held = made
         sale.order = sale.order.handle(Paid(net * SAT))
-        self.book(f"paid:{sale.id}", ledger.token_paid(sale.id, PLACE, net * SAT))
+        self.book(f"paid:{sale.id}", ledger.token_paid(sale.id, PLACE, net * SAT, SAT))
 
     @rule(msat=st.integers(1, 200_000))
     def orders_from_account(self, msat: int) -> None:
@@ -429,9 +429,9 @@ class Market(RuleBasedStateMachine):
         """Each account of the ledger is what it stands for."""
         balances: Counter[str] = Counter()
         for lines in self.sets.values():
-            assert sum(line.msat for line in lines) == 0
+            assert sum(line.amount for line in lines) == 0
             for line in lines:
-                balances[line.account] += line.msat
+                balances[line.account] += line.amount
         ours = self.provider.units if hasattr(self, "provider") else 0
         ours += sum(proof.amount for sale in self.sales.values() for proof in sale.held)
         ours += sum(proof.amount for sale in self.sales.values() for proof in sale.change)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from nostrllm.wire.amount import per_1000, sats
+from nostrllm.wire.amount import coins, per_1000, sats
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,11 @@ def test_a_price_is_rounded_up(price: int, text: str) -> None:
 def test_a_price_is_never_told_too_low(price: int) -> None:
     told = round(float(per_1000(price).removesuffix(" sat")) * 1e6)
     assert price <= told < price + 1_000
+
+
+@pytest.mark.parametrize(
+    ("amount", "unit", "text"),
+    [(5, "sat", "5 sat"), (123, "usd", "1.23 USD"), (7, "usd", "0.07 USD"), (9, "msat", "9 msat")],
+)
+def test_coins(amount: int, unit: str, text: str) -> None:
+    assert coins(amount, unit) == text

@@ -20,6 +20,7 @@ from pydantic import TypeAdapter
 
 from nostrllm.core import coins, parts
 from nostrllm.core.money import cost_msat
+from nostrllm.core.pays import coins_taken
 from nostrllm.core.stream import pad, unpad
 from nostrllm.crypto import nip44, nip59
 from nostrllm.crypto.bdhke import y_of
@@ -144,6 +145,32 @@ def test_price_list() -> None:
         expiration = int(event.value("expiration") or 0)
         draft = price_draft(page, "nostrllm", event.created_at, expiration)
         assert sign_event(draft, secret("provider")) == event
+
+
+def test_how_to_pay() -> None:
+    vector = VECTORS["pays"]
+    event = parse_event(vector["page"])
+    page = parse_price_page(event)
+    models = [ModelOffer(**model) for model in VECTORS["price_list"]["models"]]
+    assert join_pages([page]) == models
+    assert page.root == VECTORS["price_list"]["root"]
+    until = page.valid_until
+    assert price_pages(models, seq=page.seq, valid_until=until, pays=page.pays) == [page]
+    draft = price_draft(page, "nostrllm", event.created_at, until + 60)
+    assert sign_event(draft, secret("provider")) == event
+    mints = ["https://mint.example", "https://other.example"]
+    usage = order.Usage(**vector["usage"])
+    assert vector["coins"] == [
+        {
+            "mint": coin.mint,
+            "unit": coin.unit,
+            "msat": coin.msat,
+            "cost_msat": cost_msat(coin.offer(models[0]).price, usage),
+        }
+        for coin in coins_taken(page.pays, mints).values()
+    ]
+    [other] = [coin for coin in vector["coins"] if coin["mint"] == "https://other.example"]
+    assert other["cost_msat"] == 1_290  # 1,250 and, rounded up, 17 × 1.25 and 5 × 3.75
 
 
 def letter() -> Rumor:

@@ -44,6 +44,8 @@ SELECT set_id, debit AS account, msat, at FROM entry
 UNION ALL
 SELECT set_id, credit AS account, -msat AS msat, at FROM entry;
 
+-- `msat` is the amount in the currency of the two accounts, which their names tell (core/ledger).
+
 -- name: entry_insert
 INSERT INTO entry (set_id, n, debit, credit, msat, at)
 VALUES (:set_id, :n, :debit, :credit, :msat, :at);
@@ -57,12 +59,15 @@ SELECT at, set_id, account, msat FROM posting ORDER BY at, set_id, account, msat
 -- name: change_unspent
 SELECT id, mint, unit, msat FROM (
     SELECT id, mint, unit,
-        coalesce((SELECT sum(msat) FROM entry WHERE credit = 'change:' || given.id), 0)
-        - coalesce((SELECT sum(msat) FROM entry WHERE debit = 'change:' || given.id), 0) AS msat
+        coalesce((SELECT sum(msat) FROM entry WHERE credit = given.account), 0)
+        - coalesce((SELECT sum(msat) FROM entry WHERE debit = given.account), 0) AS msat
     FROM (
-        SELECT id, mint, unit FROM orders WHERE change_units > 0 AND funding <> 'locked'
+        SELECT id, mint, unit,
+            'change:' || CASE unit WHEN 'usd' THEN unit || ':' ELSE '' END || id AS account
+        FROM orders WHERE change_units > 0 AND funding <> 'locked'
         UNION ALL
-        SELECT id, mint, unit FROM transfer WHERE kind = 'refund' AND state = 'done'
+        SELECT id, mint, unit, 'change:' || id AS account
+        FROM transfer WHERE kind = 'refund' AND state = 'done'
     ) AS given
 ) AS owed
 WHERE msat > 0;

@@ -95,6 +95,12 @@ CREATE TABLE price_page (
     valid_until BIGINT NOT NULL
 );
 
+-- migration: 2
+
+-- What one coin was worth when the order was accepted: no rate is looked up again to end it.
+ALTER TABLE orders ADD COLUMN unit_msat BIGINT NOT NULL DEFAULT 1000 CHECK (unit_msat > 0);
+UPDATE orders SET unit_msat = 1 WHERE unit = 'msat';
+
 -- name: meta_get
 SELECT value FROM meta WHERE name = :name;
 -- name: meta_set
@@ -112,11 +118,11 @@ DELETE FROM heard WHERE at < :before;
 
 -- name: order_insert
 INSERT INTO orders (id, wrap, author, dialect, reply_key, reply_relays, funding, state, model, price,
-    mint, unit, ceiling_msat, fee_msat, change_fee_units, wants_ecash, net_msat, commitment, accepted,
-    deadline, created_at, updated_at)
+    mint, unit, unit_msat, ceiling_msat, fee_msat, change_fee_units, wants_ecash, net_msat, commitment,
+    accepted, deadline, created_at, updated_at)
 VALUES (:id, :wrap, :author, :dialect, :reply_key, :reply_relays, :funding, :state, :model, :price,
-    :mint, :unit, :ceiling_msat, :fee_msat, :change_fee_units, :wants_ecash, :net_msat, :commitment,
-    :accepted, :deadline, :at, :at);
+    :mint, :unit, :unit_msat, :ceiling_msat, :fee_msat, :change_fee_units, :wants_ecash, :net_msat,
+    :commitment, :accepted, :deadline, :at, :at);
 -- name: order_get
 SELECT * FROM orders WHERE id = :id;
 -- name: orders_open
