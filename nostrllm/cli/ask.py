@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 import click
@@ -10,7 +11,7 @@ import click
 from nostrllm.cli.answers import answer_json, ending
 from nostrllm.cli.terminal import plain, plain_line
 from nostrllm.cli.where import Said, Where, placed
-from nostrllm.wire.amount import sats
+from nostrllm.wire.amount import coins, sats
 
 if TYPE_CHECKING:
     from nostrllm.client.quote import Quote
@@ -139,3 +140,20 @@ def say_quote(quote: Quote) -> None:
         f"at most {sats(quote.ceiling_msat)}",
         err=True,
     )
+    said = paid_with(quote, time.time())
+    if said:
+        click.echo(said, err=True)
+
+
+def paid_with(quote: Quote, now: float) -> str:
+    """What is told of coins that are not plain sats at the listed price; "" of those."""
+    parts = []
+    if quote.unit_msat is not None and quote.rate_at is not None:
+        age_s = max(0, int(now) - quote.rate_at)
+        one = f"{coins(1, quote.unit)} counts {sats(quote.unit_msat)}, a rate of {age_s} s ago"
+        parts += [f"pays {coins(quote.amount, quote.unit)} and takes the rest back", one]
+    if quote.percent != 100:
+        parts.append(f"{quote.percent} percent of the listed price at {plain_line(quote.mint)}")
+    if parts:
+        parts.append(f"mint's fee {sats(quote.fee_msat)}")
+    return " · ".join(parts)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from nostrllm.service.client import Client
 
 AMOUNT = click.argument("amount", type=click.IntRange(1))
-UNIT = click.option("--unit", default="sat", show_default=True, help="sat or msat.")
+UNIT = click.option("--unit", default="sat", show_default=True, help="sat, msat or usd (cents).")
 
 
 @click.group()

@@ -17,6 +17,7 @@ from nostrllm.client.letters import line_to
 from nostrllm.client.purchases import Purchase, Purchases
 from nostrllm.client.world import World
 from nostrllm.core.money import MSAT_PER_SAT
+from nostrllm.core.plan import FULL
 from nostrllm.errors import LocalError, NostrllmError, RemoteError
 from nostrllm.wire.invoice import Invoice, parse_invoice
 from nostrllm.wire.order import Answer, Query, Refund, TopUp
@@ -112,10 +113,12 @@ class Accounts:
 
     async def _mint(self, offer: Offer, amount_sat: int) -> str:
         """A mint the provider accepts where the wallet holds so much."""
+        coins = offer.coins.values()
+        fill = {one.mint for one in coins if one.unit == "sat" and one.percent <= FULL}
         held = {
             mint: units
             for (mint, unit), units in (await self._world.purse.balance()).items()
-            if unit == "sat" and mint in offer.announcement.mints and units >= amount_sat
+            if unit == "sat" and mint in fill and units >= amount_sat
         }
         if not held:
             raise LocalError("the wallet has not enough coins he accepts", code="wallet-empty")

@@ -282,6 +282,7 @@ class Buyer:
             pay=quoted.pay,
             mint=quoted.mint,
             unit=quoted.unit,
+            unit_msat=quoted.unit_msat,
             fee_msat=0,
             seq=known.seq,
             balance_msat=known.balance_msat,

@@ -73,6 +73,7 @@ class Bargain(Wire):
 
     `paid_msat` is the token's worth, 0 when an account pays; `c` opens with `reviewer` and `salt`.
     Coins come back at `mint`, whose they were, or where a refund is concerned at one of `mints`.
+    One coin of `unit` counts for `unit_msat`, where that is a rate: the one of the pinned list.
     `fee_msat` is what the mint takes for the token, `credit_msat_max` what may be credited instead
     of sent back, `payment` the name of its coins; None and "" where that is not known or without
     limit. Locked coins are the provider's alone until `locktime`; `rungs` are the amounts of the
@@ -95,6 +96,7 @@ class Bargain(Wire):
     mint: str = ""
     mints: tuple[str, ...] = ()
     unit: str = "sat"
+    unit_msat: Msat | None = None
     paid_msat: Msat = 0
     fee_msat: Msat | None = None
     credit_msat_max: Msat | None = None
@@ -117,6 +119,11 @@ class Bargain(Wire):
     def c(self) -> str:
         """The commitment that the receipt must carry."""
         return commitment(self.reviewer, self.salt)
+
+    @property
+    def coin_msat(self) -> int:
+        """One coin of its unit in msat."""
+        return unit_msat(self.unit) if self.unit_msat is None else self.unit_msat
 
     def takes(self, mint: str, unit: str) -> bool:
         """May coins of this mint and unit come back?"""
@@ -223,7 +230,8 @@ def _change_breaches(bargain: Bargain, result: Result) -> list[Breach]:
             continue
         if not bargain.takes(given.mint, given.unit):
             return ["change-altered"]
-        back += given.amount * unit_msat(given.unit)
+        own = given.unit == bargain.unit
+        back += given.amount * (bargain.coin_msat if own else unit_msat(given.unit))
     if bargain.pay not in ("token", "locked"):
         return []
     spent = result.cost_msat + result.fee_msat

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from nostrllm.client.world import unheard
+from nostrllm.core.pays import Coin, coins_taken
 from nostrllm.errors import LocalError, RelayError, RemoteError
 from nostrllm.ports import Clock, Filter, Relays
 from nostrllm.wire import kinds
@@ -18,6 +19,7 @@ from nostrllm.wire.announcement import (
     LABEL,
     Announcement,
     ModelOffer,
+    Pay,
     PricePage,
     join_pages,
     parse_announcement,
@@ -39,13 +41,19 @@ class Offer:
     """One model at one provider, as he signed it.
 
     `price_event_id` is the price-list page that carries the model: an order pins it. `valid_until`
-    is unix seconds.
+    is unix seconds. `pays` is what that page says of how to pay.
     """
 
     announcement: Announcement
     model: ModelOffer
     price_event_id: str
     valid_until: int
+    pays: tuple[Pay, ...] | None = None
+
+    @property
+    def coins(self) -> dict[tuple[str, str], Coin]:
+        """What pays here, by (mint, unit)."""
+        return coins_taken(self.pays, self.announcement.mints)
 
     @property
     def provider(self) -> str:
@@ -105,11 +113,15 @@ def _offers(announcement: Announcement, newest: dict[str, Event], now: float) ->
     if any(page.root != announcement.price_root for _, page in pages):
         return ()
     return tuple(
-        Offer(announcement, model, event.id, page.valid_until)
+        Offer(announcement, model, event.id, page.valid_until, _pays(page))
         for event, page in pages
         if page.valid_until > now
         for model in page.models
     )
+
+
+def _pays(page: PricePage) -> tuple[Pay, ...] | None:
+    return None if page.pays is None else tuple(page.pays)
 
 
 def _pages(announcement: Announcement, newest: dict[str, Event]) -> list[tuple[Event, PricePage]]:

@@ -18,7 +18,6 @@ from nostrllm.client.purchases import Purchase
 from nostrllm.client.quote import Question, Quote
 from nostrllm.client.world import World
 from nostrllm.core.coins import ladder, split
-from nostrllm.core.money import unit_msat
 from nostrllm.crypto.bdhke import verify_secret, witness
 from nostrllm.errors import LocalError, OutcomeUnknown, RemoteError
 from nostrllm.ports import Write
@@ -116,7 +115,7 @@ def promised_units(bargain: Bargain, result: Result) -> int:
     rest = bargain.paid_msat - result.cost_msat - result.fee_msat - result.credit_msat
     if result.change is not None or not bargain.rungs:
         return 0
-    return max(0, rest // unit_msat(bargain.unit))
+    return max(0, rest // bargain.coin_msat)
 
 
 def locked_until(purchase: Purchase) -> str:
@@ -233,7 +232,7 @@ class Locks:
         if not 0 < used < LADDERS_MAX:
             return None
         await self._world.mints.at(bargain.mint).keysets(refresh=True)
-        units = bargain.paid_msat // unit_msat(bargain.unit)
+        units = bargain.paid_msat // bargain.coin_msat
         write, outputs = await self._world.purse.plan_ladder(
             purchase.ladder_op(used), bargain.mint, bargain.unit, units
         )

@@ -17,7 +17,6 @@ from nostrllm.client.purchases import Purchase, Purchases
 from nostrllm.client.replies import Replies
 from nostrllm.client.settle import Settler
 from nostrllm.client.world import World
-from nostrllm.core.money import unit_msat
 from nostrllm.errors import LocalError, NostrllmError
 from nostrllm.ports import Conflict, Write
 from nostrllm.wire.order import NewOutputs, ReplyTo, Result, Settled
@@ -67,7 +66,7 @@ class Debts:
             if wanted and promised_units(bargain, result):
                 await self._renew(purchase, bargain)
             return purchase
-        coin = unit_msat(bargain.unit)
+        coin = bargain.coin_msat
         credit_msat, wrong, writes = await self._credited(purchase, bargain, message)
         least = promised_units(bargain, result) - credit_msat // coin
         found = Found()

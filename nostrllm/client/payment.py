@@ -13,7 +13,6 @@ from typing import Final
 from nostrllm.client.bargain import Bargain
 from nostrllm.client.world import World
 from nostrllm.core import coins
-from nostrllm.core.money import unit_msat
 from nostrllm.purse.till import keysets_with
 from nostrllm.wire.token import Token
 
@@ -37,9 +36,12 @@ class Charges:
     credit_msat_max: int
 
 
-async def charges(world: World, token: Token) -> Charges:
-    """By the mint's own keysets (NUT-02). Raises OutcomeUnknown when it does not tell them."""
-    mint, coin = world.mints.at(token.mint), unit_msat(token.unit)
+async def charges(world: World, token: Token, coin: int) -> Charges:
+    """By the mint's own keysets (NUT-02), each `coin` being worth so many msat.
+
+    Raises OutcomeUnknown when it does not tell them.
+    """
+    mint = world.mints.at(token.mint)
     keysets = await keysets_with(mint, {proof.id for proof in token.proofs})
     fee = coins.fee(token.proofs, keysets)
     ppk = max((one.fee_ppk for one in keysets.values() if one.unit == token.unit), default=0)
@@ -49,9 +51,9 @@ async def charges(world: World, token: Token) -> Charges:
 
 async def paid_with(world: World, bargain: Bargain, token: Token) -> Bargain:
     """The bargain with what is known of the token that pays for it. Raises OutcomeUnknown."""
-    taken = await charges(world, token)
+    taken = await charges(world, token, bargain.coin_msat)
     known = {
-        "paid_msat": token.amount * unit_msat(token.unit),
+        "paid_msat": token.amount * bargain.coin_msat,
         "fee_msat": taken.fee_msat,
         "credit_msat_max": taken.credit_msat_max,
         "payment": coins.digest(token.proofs),

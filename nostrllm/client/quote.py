@@ -6,7 +6,7 @@ list, and how it can be paid from what the wallet holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Literal
 
@@ -15,13 +15,9 @@ from pydantic import TypeAdapter, ValidationError
 from nostrllm.client.discover import Offer, chosen
 from nostrllm.client.payment import takes_locks
 from nostrllm.client.world import World
-from nostrllm.core.money import (
-    UNIT_MSAT,
-    affordable_tokens,
-    cost_msat,
-    prompt_estimate,
-    unit_msat,
-)
+from nostrllm.core.money import affordable_tokens, cost_msat, prompt_estimate
+from nostrllm.core.pays import Coin
+from nostrllm.core.plan import FULL
 from nostrllm.errors import LocalError, NostrllmError
 from nostrllm.wire.announcement import Price
 from nostrllm.wire.order import ChatRequest, Usage
@@ -33,6 +29,9 @@ ANSWER_TOKENS_LIKELY: Final = 256
 ANSWER_TOKENS_MIN: Final = 16
 #: What one answer may cost where the user names no limit.
 BUDGET_MSAT: Final = 1_000_000
+#: A rate that was looked up longer ago, or so far ahead of our clock, is not paid at.
+RATE_S_MAX: Final = 3_600
+RATE_AHEAD_S_MAX: Final = 60
 #: A promise that ends sooner than this is not pinned: the order must travel.
 PROMISE_S_MIN: Final = 5.0
 
@@ -107,7 +106,9 @@ class Quote:
     """What an answer will cost, and at most: all in msat.
 
     `ceiling_msat` is all-in: work and the mint's fee (`fee_msat`). With `pay` = locked or token,
-    `amount` coins of `unit` at `mint` are sent and what is not used comes back.
+    `amount` coins of `unit` at `mint` are sent and what is not used comes back. The offer's prices
+    are those for these coins, `percent` of what is listed. `unit_msat` is what one coin counts for,
+    where that is a rate: then the provider looked it up at unix time `rate_at`.
     """
 
     offer: Offer
@@ -119,6 +120,9 @@ class Quote:
     mint: str = ""
     unit: str = "sat"
     amount: int = 0
+    percent: int = FULL
+    unit_msat: int | None = None
+    rate_at: int | None = None
 
 
 def fitting(
@@ -177,7 +181,11 @@ async def quote(world: World, question: Question, offers: Sequence[Offer]) -> Qu
     """
     body = question.body()
     first: NostrllmError | None = None
-    for offer in fitting(question, body, offers, world.square.clock.now()):
+    fit = fitting(question, body, offers, world.square.clock.now())
+    if question.pay != "account":
+        held = (await world.purse.balance()).keys()
+        fit.sort(key=lambda offer: _least_msat(offer, body, held))
+    for offer in fit:
         try:
             return await _priced(world, question, body, offer)
         except NostrllmError as error:  # his fault, his mint's or ours: the next may do
@@ -185,19 +193,35 @@ async def quote(world: World, question: Question, offers: Sequence[Offer]) -> Qu
     raise first or LocalError("nobody can be paid", code="provider-unknown")
 
 
+def _least_msat(offer: Offer, body: ChatRequest, held: Collection[tuple[str, str]]) -> int:
+    """What the answer will likely cost who pays with the cheapest coins that he holds."""
+    coins = [coin for pot, coin in offer.coins.items() if pot in held]
+    models = [coin.offer(offer.model) for coin in coins] or [offer.model]
+    return min(estimate_msat(replace(offer, model=model), body) for model in models)
+
+
 async def _priced(world: World, question: Question, body: ChatRequest, offer: Offer) -> Quote:
     if question.pay == "account":
         return _quoted(question.max_msat, body, offer)
     first: NostrllmError | None = None
-    for pot in await _pots(world, offer):
+    found: list[Quote] = []
+    for pot in await _pots(world, offer, question):
+        priced = replace(offer, model=pot.coin.offer(offer.model))
         try:
-            return await _paid_from(world, pot, _quoted(question.max_msat, body, offer), question)
+            work = _quoted(question.max_msat, body, priced)
+            found.append(await _paid_from(world, pot, work, question))
         except NostrllmError as error:
             first = first or error
-    raise first or LocalError(
-        "the wallet holds nothing at a mint that this provider accepts: "
-        + ", ".join(offer.announcement.mints),
-        code="wallet-empty",
+    if found:  # by what the work and the fee cost; of equal ones the first
+        return min(found, key=lambda one: one.estimate_msat)
+    raise (
+        first
+        or await _unusable(world, offer)
+        or LocalError(
+            "the wallet holds nothing at a mint that this provider accepts: "
+            + ", ".join(offer.announcement.mints),
+            code="wallet-empty",
+        )
     )
 
 
@@ -210,29 +234,56 @@ def _quoted(most_msat: int | None, body: ChatRequest, offer: Offer) -> Quote:
 
 @dataclass(frozen=True, slots=True)
 class _Pot:
-    """What the wallet holds at one mint in one unit."""
+    """What the wallet holds at one mint in one unit, and what it is worth to the provider."""
 
-    mint: str
-    unit: str
+    coin: Coin
     held: int
 
+    @property
+    def mint(self) -> str:
+        return self.coin.mint
 
-async def _pots(world: World, offer: Offer) -> list[_Pot]:
+    @property
+    def unit(self) -> str:
+        return self.coin.unit
+
+
+async def _pots(world: World, offer: Offer, question: Question) -> list[_Pot]:
     """What could pay this provider: the user's own mint first, sats before other units."""
-    accepted = offer.announcement.mints
+    coins, now = offer.coins, world.square.clock.now()
     pots = [
-        _Pot(mint, unit, held)
-        for (mint, unit), held in (await world.purse.balance()).items()
-        if mint in accepted and unit in UNIT_MSAT and held > 0
+        _Pot(coins[pot], held)
+        for pot, held in (await world.purse.balance()).items()
+        if pot in coins and held > 0 and _usable(coins[pot], question, now)
     ]
     return sorted(pots, key=lambda pot: (pot.mint != world.mint, pot.unit != "sat", -pot.held))
 
 
+async def _unusable(world: World, offer: Offer) -> LocalError | None:
+    """Why coins that he takes are not paid with; None where there are none."""
+    if not any(pot in offer.coins for pot in await world.purse.balance()):
+        return None
+    return LocalError(
+        "the wallet holds only coins whose rate this provider looked up too long ago, or whose "
+        "change he returns as ecash alone",
+        code="payment-rate-unknown",
+    )
+
+
+def _usable(coin: Coin, question: Question, now: float) -> bool:
+    """Is its rate, if it has one, young enough, and is its change taken where it is wanted?"""
+    if coin.at is not None and not -RATE_AHEAD_S_MAX <= now - coin.at <= RATE_S_MAX:
+        return False
+    return question.change == "ecash" or (coin.at is None and coin.percent <= FULL)
+
+
 async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -> Quote:
     """The quote with the mint's fee for taking the token. Raises LocalError."""
-    coin = unit_msat(pot.unit)
+    coin = pot.coin.msat
     keysets = await world.mints.at(pot.mint).keysets()
-    locked = question.pay == "locked" and await takes_locks(world, pot.mint)
+    # A provider works for no coins at a rate before they are his: locking them gains nothing.
+    locks = question.pay == "locked" and pot.coin.at is None
+    locked = locks and await takes_locks(world, pot.mint)
     ppk = max((one.fee_ppk for one in keysets.values() if one.unit == pot.unit), default=0)
     # one coin for each bit, at most, and one bit to spare for the fee itself
     fee = -(-(work.ceiling_msat // coin + 1).bit_length() * ppk // 1_000) * coin
@@ -254,6 +305,9 @@ async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -
         mint=pot.mint,
         unit=pot.unit,
         amount=amount,
+        percent=pot.coin.percent,
+        unit_msat=None if pot.coin.at is None else coin,
+        rate_at=pot.coin.at,
     )
 
 

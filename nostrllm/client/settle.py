@@ -29,7 +29,6 @@ from nostrllm.client.purchases import (
 )
 from nostrllm.client.statements import Statements
 from nostrllm.client.world import World
-from nostrllm.core.money import unit_msat
 from nostrllm.errors import (
     CODES,
     LocalError,
@@ -256,7 +255,7 @@ class Settler:
 def outcome(settled: Settled, estimate_msat: int = 0) -> Outcome:
     """The end of an order as the user sees it."""
     result, purchase, bargain = settled.reply, settled.purchase, _bargain(settled.purchase)
-    coin = unit_msat(bargain.unit)
+    coin = bargain.coin_msat
     change = sum(one.amount for one in (result.change, result.signed) if one is not None)
     released = bargain.paid_msat if result.release is not None else 0
     pending = promised_units(bargain, result) if purchase.locked else 0
