@@ -21,15 +21,13 @@ from nostrllm.service.backend_tables import AnthropicBackend, LlamaBackend, Open
 from nostrllm.service.config import (
     BlockTable,
     LockedTable,
-    MintTable,
     ModelTable,
     PlanTable,
     ProviderTable,
-    RateSourceTable,
-    RatesTable,
     SweepTable,
     TermsTable,
 )
+from nostrllm.service.rate_tables import MintTable, RateSourceTable, RatesTable
 from nostrllm.wire import announcement, kinds, order, receipt
 from nostrllm.wire.chat import COMMANDS
 from nostrllm.wire.message import Wire

@@ -202,6 +202,11 @@ def _print_status(content: dict[str, object]) -> None:
     click.echo(f"orders open    {content['orders_open']}")
     click.echo(f"orders         {content['orders'] or 'none yet'}")
     click.echo(f"earned         {content['earned_msat']} msat")
+    for unit, one in content.get("exchange", {}).items():  # type: ignore[attr-defined]
+        rate = "unknown" if one["rate_msat"] is None else f"{one['rate_msat']} msat"
+        click.echo(
+            f"exchange       {unit}: {one['bought']} taken for {one['cost_msat']} msat; rate {rate}"
+        )
     click.echo(f"outbox waiting {content['outbox_waiting']}")
     waiting = content.get("mints_waited_for", [])  # an older daemon does not say
     assert isinstance(waiting, list)

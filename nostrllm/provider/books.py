@@ -180,12 +180,12 @@ class LockedRow:
     @property
     def signed_msat(self) -> int:
         """What was or is to be signed."""
-        return self.change_units * unit_msat(self.unit)
+        return self.change_units * booked(self.unit)
 
     @property
     def change_msat(self) -> int:
         """All of the change, what is credited with the swap included."""
-        return self.signed_msat + self.credit_units * unit_msat(self.unit)
+        return self.signed_msat + self.credit_units * booked(self.unit)
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,7 +368,7 @@ def _coin(books: Books, row: Row) -> None:
 
 
 def _locked(books: Books, row: Row) -> None:
-    unit_msat(_text(row, "unit"))
+    booked(_text(row, "unit"))
     names = ("id", "author", "mint", "unit", "state", "batch")
     books.locked[_text(row, "id")] = LockedRow(
         **{name: _text(row, name) for name in names},

@@ -218,6 +218,7 @@ async def deposit(purse: Purse, token: Token, now_s: Callable[[], int]) -> Outco
         lines = ledger.deposited(place, outcome.net * booked(outcome.unit))
         return post(f"deposit:{outcome.op_id}", lines, now_s())
 
+    booked(token.unit)  # what cannot be booked is not taken
     outcome = await purse.receive(f"{DEPOSIT}{coins.digest(token.proofs)[:32]}", token, then)
     if outcome.state == "PREPARED":
         raise OutcomeUnknown("the mint has not said yet what became of the swap")

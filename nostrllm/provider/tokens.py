@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from nostrllm.core import ledger
-from nostrllm.core.money import unit_msat
+from nostrllm.core.money import booked
 from nostrllm.wire.token import BlindedMessage, Proof, Token
 
 
@@ -29,8 +29,9 @@ class LockedToken:
 
     @property
     def worth_msat(self) -> int:
-        """What it is worth, the mint's fee included."""
-        return self.worth * unit_msat(self.unit)
+        """What it is worth, the mint's fee included, as the ledger counts such coins: one whose
+        worth is a rate is never believed, and only given back."""
+        return self.worth * booked(self.unit)
 
     @property
     def place(self) -> str:

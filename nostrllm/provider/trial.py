@@ -83,7 +83,7 @@ class Trials:
     async def run(self) -> None:
         """Try each mint of ours when it is due, as soon as we have a coin there."""
         while True:
-            for mint in self._shop.mints:
+            for mint in (one.mint for one in self._shop.coins if one.unit == UNIT):
                 if not await self.passed(mint) and self._may_try(mint):
                     await self._try(mint)
             self._due.clear()

@@ -22,6 +22,7 @@ from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.adapters.relays_websockets import WebsocketRelays
 from nostrllm.adapters.signer_local import LocalKeyring
 from nostrllm.adapters.store_sqlite import SqliteStore
+from nostrllm.core.exchange import positions
 from nostrllm.errors import ConfigError, NostrllmError
 from nostrllm.provider.daemon import Daemon
 from nostrllm.provider.shop import STORE_PARTS, Shop, World
@@ -176,11 +177,33 @@ class _Report:
             "backends": [asdict(backend) for backend in status.backends],
             "orders": {row["state"]: row["n"] for row in counts},
             "earned_msat": sum(int(row["cost_msat"]) for row in counts),
+            "exchange": await self._exchange(),
         }
         try:
             _replace(self._path, json.dumps(content, indent=1))
         except OSError as error:
             log.warning("status_not_written", reason=error.strerror)
+
+    async def _exchange(self) -> dict[str, dict[str, int | None]]:
+        """Of each unit with a rate: what is held, for how much, and what a coin counts now."""
+        units = self._shop.rated
+        if not units:
+            return {}
+        books = {
+            str(row["account"]): int(row["msat"])
+            for row in await self._world.store.read("exchange_balances")
+        }
+        counted = self._daemon.announcer.rates.counted()
+        return {
+            unit: {
+                "bought": position.bought if position else 0,
+                "cost_msat": position.cost_msat if position else 0,
+                "rate_msat": rate.msat if rate else None,
+                "rate_at": rate.at if rate else None,
+            }
+            for unit in units
+            for position, rate in [(positions(books).get(unit), counted[unit])]
+        }
 
 
 def _replace(path: Path, text: str) -> None:

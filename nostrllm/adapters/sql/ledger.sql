@@ -53,6 +53,10 @@ VALUES (:set_id, :n, :debit, :credit, :msat, :at);
 -- name: posting_balances
 SELECT account, sum(msat) AS msat FROM posting GROUP BY account ORDER BY account;
 
+-- name: exchange_balances
+SELECT account, sum(msat) AS msat FROM posting
+WHERE account IN ('exchange', 'exchange' || ':' || 'usd') GROUP BY account;
+
 -- name: postings_all
 SELECT at, set_id, account, msat FROM posting ORDER BY at, set_id, account, msat;
 
