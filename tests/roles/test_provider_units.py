@@ -6,13 +6,19 @@ import asyncio
 import os
 import secrets
 import time
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from nostrllm.core.money import cost_msat, scaled
+from nostrllm.errors import LocalError
 from nostrllm.ports import Filter
+from nostrllm.provider.books import read_books, summary
+from nostrllm.provider.payout import Wish, deposit
+from nostrllm.service.audit import stopped, withdraw
+from nostrllm.service.config import ProviderConfig
 from nostrllm.wire import kinds
 from nostrllm.wire import order as wire
 from nostrllm.wire.announcement import PricePage, parse_price_page
@@ -72,11 +78,11 @@ async def page_of(buyer: Buyer, stall: Stall) -> PricePage:
 
 
 async def bought(
-    stall: Stall, buyer: Buyer, token: str, **fields: Any
+    stall: Stall, buyer: Buyer, paid: str | wire.LockedPayment, **fields: Any
 ) -> tuple[str, wire.Result | wire.Refused]:
     """Order an answer for a token; its id and how it ended."""
     async with buyer.listening() as replies:
-        payment = wire.TokenPayment(token=token)
+        payment = wire.TokenPayment(token=paid) if isinstance(paid, str) else paid
         values = {"ceiling_msat": 30_000, "chunk_ms": None, **fields}
         order = await buyer.order(stall.pubkey, payment, reply=replies.key, **values)
         letter = buyer.message(order)
@@ -283,3 +289,55 @@ async def test_whatever_the_mint_answers_the_cents_count_once(
             back = result.change.amount * CENT + result.credit_msat
             assert result.cost_msat + result.fee_msat + back == PAID * CENT
         await check_books(text)
+
+
+async def locked_cents(buyer: Buyer, stall: Stall) -> str:
+    """A token of cents that only the provider can spend for two hours."""
+    await cents(buyer)
+    lock = (stall.daemon.announcer._payment_key.public, int(time.time()) + 7_200)
+    name = secrets.token_hex(8)
+    return encode_token(await buyer.purse.send(name, buyer.mint, "usd", PAID, lock=lock))
+
+
+@pytest.mark.parametrize("ceiling_msat", [30_000, 50_000])
+async def test_locked_cents_are_swapped_first_and_given_back_when_they_are_refused(
+    relay_url: str, mint_url: str, tmp_path: Path, ceiling_msat: int
+) -> None:
+    async with scripted(writes) as engine, buying(relay_url, mint_url, tmp_path, amount=0) as buyer:
+        text = town(tmp_path, relay_url, mint_url, engine.url)
+        async with selling(text) as stall:
+            payment = wire.LockedPayment(token=await locked_cents(buyer, stall), outputs=[])
+            _, said = await bought(stall, buyer, payment, ceiling_msat=ceiling_msat)
+            if ceiling_msat < PAID * CENT:
+                assert isinstance(said, wire.Result)
+                assert said.change is not None
+                back = said.change.amount * CENT + said.credit_msat
+                assert said.cost_msat + said.fee_msat + back == PAID * CENT
+            else:
+                assert isinstance(said, wire.Refused)
+                assert said.problem.code == "payment-amount-low"
+                assert said.release
+        await check_books(text)
+
+
+async def test_the_owner_takes_cents_out_but_those_that_credit_needs(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    async with scripted(writes) as engine, buying(relay_url, mint_url, tmp_path, amount=0) as buyer:
+        text = town(tmp_path, relay_url, mint_url, engine.url)
+        async with selling(text) as stall:
+            _, result = await bought(stall, buyer, encode_token(await cents(buyer)))
+            assert isinstance(result, wire.Result)
+            assert 0 < result.credit_msat < CENT
+            now_s = stall.world.now_s
+            assert (await deposit(stall.world.purse, await cents(buyer), now_s)).state == "DONE"
+        config = ProviderConfig.model_validate(tomllib.loads(text))
+        with pytest.raises(LocalError, match="are yours to take"):
+            await withdraw(config, "withdraw-ffffffffffffffff", Wish(PAID + 10, "usd"))
+        taken = await withdraw(config, "withdraw-0000000000000000", Wish(PAID - 5, "usd"))
+        assert taken.token.unit == "usd"
+        await check_books(text)
+        async with stopped(config) as store:
+            found = summary(await read_books(store)).exchange["usd"]
+        assert found.withdrawn == PAID - 5 - (PAID - result.fee_msat // CENT)
+        assert found.have > 0
