@@ -132,7 +132,7 @@ class OpenAIEngine:
         within_s = self._limits.first_s
         said = await self._server.ask("POST", _PATHS["embedding"], sent, within_s=within_s)
         vectors = _vectors(said, len(body["input"]))
-        yield Delta(text=orjson.dumps(vectors).decode(), pieces=0)
+        yield Delta(text=orjson.dumps(vectors).decode())
         yield Delta(finish_reason="stop", usage=_embedding_usage(said))
 
 

@@ -289,7 +289,7 @@ class Buyer:
             known_at=known.at,
             ceiling_msat=quoted.ceiling_msat,
             size_bytes=quoted.body.size_bytes,
-            messages=len(quoted.body.messages),
+            messages=quoted.body.frames,
             deadline=square.now_s() + max(1, int(deal.question.deadline_s)),
             invoice=deal.question.invoice or "",
             of=deal.question.of or "",

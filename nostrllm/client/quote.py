@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, assert_never
 
 from pydantic import TypeAdapter, ValidationError
 
@@ -19,8 +19,8 @@ from nostrllm.core.money import affordable_tokens, cost_msat, prompt_estimate
 from nostrllm.core.pays import Coin
 from nostrllm.core.plan import FULL
 from nostrllm.errors import LocalError, NostrllmError
-from nostrllm.wire.announcement import Price
-from nostrllm.wire.order import ChatRequest, Usage
+from nostrllm.wire.announcement import ModelOffer, Price
+from nostrllm.wire.order import AnyRequest, Body, Usage
 
 #: What is asked for when the user named no limit, and what most answers are shorter than.
 ANSWER_TOKENS: Final = 1_024
@@ -36,11 +36,11 @@ RATE_AHEAD_S_MAX: Final = 60
 PROMISE_S_MIN: Final = 5.0
 
 #: What every model takes; any other field of a request must be on its list of parameters.
-ALWAYS_TAKEN: Final = frozenset(("messages", "max_tokens"))
+ALWAYS_TAKEN: Final = frozenset(("messages", "prompt", "input", "max_tokens"))
 
-Prompt = str | Sequence[Mapping[str, Any]]
+Prompt = str | Sequence[Mapping[str, Any]] | Sequence[str]
 
-_BODY: Final = TypeAdapter(ChatRequest)
+_BODY: Final[TypeAdapter[AnyRequest]] = TypeAdapter(Body)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,6 +58,8 @@ class Question:
     own wallet, for making the token and for taking the change, nor the less than a coin by which
     the token is rounded up and which comes back as credit. `deadline_s` bounds the wait for the
     first word. `parameters` are further fields of an OpenAI request.
+    A `task` other than chat takes the prompt as a text to go on with, or as texts to make vectors
+    of: then the answer is a JSON list, each vector in base64 of little-endian float32.
     `on_quote` is called with the Quote before anything is paid; raising there ends it.
     """
 
@@ -73,6 +75,7 @@ class Question:
     stream: bool = True
     deadline_s: float = 60.0
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    task: Literal["chat", "completion", "embedding"] = "chat"
     on_quote: Callable[[Quote], object] | None = None
 
     def _check_money(self) -> None:
@@ -86,19 +89,29 @@ class Question:
             message = "an account of another goes with payment from an account"
             raise LocalError(message, code="message-invalid")
 
-    def body(self) -> ChatRequest:
+    def body(self) -> AnyRequest:
         """The request as it travels. Raises LocalError `message-invalid` naming the wrong field."""
         self._check_money()
-        messages = self.prompt
-        if isinstance(messages, str):
-            messages = [{"role": "user", "content": messages}]
-        fields = {"messages": list(messages), "max_tokens": self.max_tokens, **self.parameters}
+        fields = {**self._asked(), **self.parameters}
         try:
             return _BODY.validate_python(fields)
         except ValidationError as error:
             first = error.errors(include_url=False, include_input=False, include_context=False)[0]
             where = ".".join(str(step)[:40] for step in first["loc"][:6])
             raise LocalError(f"{where}: {first['msg']}", code="message-invalid") from None
+
+    def _asked(self) -> dict[str, Any]:
+        asked, alone = self.prompt, isinstance(self.prompt, str)
+        match self.task:
+            case "chat":
+                messages = [{"role": "user", "content": asked}] if alone else list(asked)
+                return {"messages": messages, "max_tokens": self.max_tokens}
+            case "completion":
+                return {"prompt": asked, "max_tokens": self.max_tokens}
+            case "embedding":
+                return {"input": [asked] if alone else list(asked)}
+            case _:
+                assert_never(self.task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +125,7 @@ class Quote:
     """
 
     offer: Offer
-    body: ChatRequest
+    body: AnyRequest
     estimate_msat: int
     ceiling_msat: int
     fee_msat: int = 0
@@ -126,7 +139,7 @@ class Quote:
 
 
 def fitting(
-    question: Question, body: ChatRequest, offers: Sequence[Offer], now: float
+    question: Question, body: AnyRequest, offers: Sequence[Offer], now: float
 ) -> list[Offer]:
     """The offers that can answer, cheapest estimate first.
 
@@ -144,6 +157,10 @@ def fitting(
         left = [offer for offer in left if offer.model.id == question.model]
         if not left:
             raise LocalError(f"nobody offers {question.model[:64]!r} now", code="model-unknown")
+    left = [offer for offer in left if _does(offer.model, body)]
+    if not left:
+        what = "images" if body.images else body.task
+        raise LocalError(f"no model here does {what}", code="message-invalid")
     used = set(body.as_body()) - ALWAYS_TAKEN
     left = [offer for offer in left if used <= set(offer.model.parameters)]
     if not left:
@@ -156,18 +173,22 @@ def fitting(
     return sorted(left, key=lambda offer: (estimate_msat(offer, body), offer.provider))
 
 
-def prompt_tokens(body: ChatRequest) -> int:
+def _does(model: ModelOffer, body: AnyRequest) -> bool:
+    return model.does(body.task) and (not body.images or "image" in model.modalities)
+
+
+def prompt_tokens(body: AnyRequest) -> int:
     """About how many tokens the conversation has."""
-    return prompt_estimate(body.size_bytes, len(body.messages))
+    return prompt_estimate(body.size_bytes, body.frames)
 
 
-def answer_tokens(offer: Offer, body: ChatRequest) -> int:
+def answer_tokens(offer: Offer, body: AnyRequest) -> int:
     """How many tokens the answer may have at this offer."""
     room = offer.model.context - prompt_tokens(body)
     return max(1, min(body.max_tokens or ANSWER_TOKENS, offer.model.max_tokens, room))
 
 
-def estimate_msat(offer: Offer, body: ChatRequest) -> int:
+def estimate_msat(offer: Offer, body: AnyRequest) -> int:
     """What the answer will likely cost."""
     likely = min(answer_tokens(offer, body), ANSWER_TOKENS_LIKELY)
     return cost_msat(offer.model.price, Usage(prompt=prompt_tokens(body), completion=likely))
@@ -193,14 +214,14 @@ async def quote(world: World, question: Question, offers: Sequence[Offer]) -> Qu
     raise first or LocalError("nobody can be paid", code="provider-unknown")
 
 
-def _least_msat(offer: Offer, body: ChatRequest, held: Collection[tuple[str, str]]) -> int:
+def _least_msat(offer: Offer, body: AnyRequest, held: Collection[tuple[str, str]]) -> int:
     """What the answer will likely cost who pays with the cheapest coins that he holds."""
     coins = [coin for pot, coin in offer.coins.items() if pot in held]
     models = [coin.offer(offer.model) for coin in coins] or [offer.model]
     return min(estimate_msat(replace(offer, model=model), body) for model in models)
 
 
-async def _priced(world: World, question: Question, body: ChatRequest, offer: Offer) -> Quote:
+async def _priced(world: World, question: Question, body: AnyRequest, offer: Offer) -> Quote:
     if question.pay == "account":
         return _quoted(question.max_msat, body, offer)
     first: NostrllmError | None = None
@@ -225,7 +246,7 @@ async def _priced(world: World, question: Question, body: ChatRequest, offer: Of
     )
 
 
-def _quoted(most_msat: int | None, body: ChatRequest, offer: Offer) -> Quote:
+def _quoted(most_msat: int | None, body: AnyRequest, offer: Offer) -> Quote:
     """The work alone: how long an answer `most_msat` buys, and what it costs."""
     tokens, ceiling = _limited(most_msat, offer.model.price, body, answer_tokens(offer, body))
     asked = body.model_copy(update={"max_tokens": tokens})
@@ -311,9 +332,7 @@ async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -
     )
 
 
-def _limited(
-    most_msat: int | None, price: Price, body: ChatRequest, tokens: int
-) -> tuple[int, int]:
+def _limited(most_msat: int | None, price: Price, body: AnyRequest, tokens: int) -> tuple[int, int]:
     """How many answer tokens fit into the user's limit, and what they and the prompt cost."""
     prompt = prompt_tokens(body)
     least = max(tokens, ANSWER_TOKENS_MIN)

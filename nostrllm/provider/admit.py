@@ -24,6 +24,7 @@ from nostrllm.core.plan import FULL, Subscription
 from nostrllm.errors import RemoteError
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.conduct import Conduct
+from nostrllm.provider.form import check_form
 from nostrllm.provider.locked import Locks
 from nostrllm.provider.means import Means, any_means, granted_means, own_means
 from nostrllm.provider.reply import Address
@@ -34,7 +35,13 @@ from nostrllm.provider.tokens import LockedToken, Offered
 from nostrllm.purse import Plan
 from nostrllm.purse.receive import Unlock
 from nostrllm.wire.announcement import ModelOffer
-from nostrllm.wire.order import AccountPayment, ChatRequest, LockedPayment, NewOutputs, Usage
+from nostrllm.wire.order import (
+    AccountPayment,
+    AnyRequest,
+    LockedPayment,
+    NewOutputs,
+    Usage,
+)
 from nostrllm.wire.order import Order as ClientOrder
 from nostrllm.wire.token import BlindedMessage, Token, parse_token
 
@@ -77,7 +84,7 @@ class Wish:
     address: Address
     offer: ModelOffer
     price_id: str
-    request: ChatRequest
+    request: AnyRequest
     ceiling_msat: int | None
     token: str | None
     wants_ecash: bool
@@ -155,7 +162,7 @@ class Admission:
     async def admit(self, wish: Wish) -> Job:
         """The job, with its swap planned or its hold sized; nothing is committed yet."""
         standing = await self._conduct.check(wish.letter.author)
-        self._check_form(wish)
+        check_form(wish.request, wish.offer, self._shop.limits.request_bytes_max)
         prompt = self._prompt_tokens(wish)
         subscription = await self._subscribers.current(wish.letter.author)
         if subscription is not None and subscription.plan.percent != FULL:
@@ -237,22 +244,11 @@ class Admission:
         )
         return _Funds(order, name, plan.mint, plan.unit, plan=plan)
 
-    def _check_form(self, wish: Wish) -> None:
-        """Refuse what this model does not take. Raises RemoteError."""
-        asked = set(wish.request.as_body()) - {"messages", "max_tokens"}
-        unknown = sorted(asked - set(wish.offer.parameters))
-        if unknown:
-            raise RemoteError(f"this model takes no {', '.join(unknown)}")
-        for message in wish.request.messages:
-            for part in message.content if isinstance(message.content, list) else ():
-                # Anything but text may be an address, which the engine would fetch for a stranger.
-                if part.get("type") != "text" or not isinstance(part.get("text"), str):
-                    raise RemoteError("this model takes text only")
-
     @staticmethod
     def _check_budget(wish: Wish, prompt: int, budget_msat: int, fee_msat: int) -> None:
         """Refuse what cannot pay for its prompt and a few words. Raises RemoteError."""
-        least = cost_msat(wish.offer.price, Usage(prompt=prompt, completion=ANSWER_TOKENS_MIN))
+        answer = 0 if wish.request.task == "embedding" else ANSWER_TOKENS_MIN
+        least = cost_msat(wish.offer.price, Usage(prompt=prompt, completion=answer))
         if budget_msat < least:
             raise RemoteError(
                 f"this would cost at least {least + fee_msat} msat, fees included; "
@@ -373,7 +369,7 @@ class Admission:
         size_bytes = request.size_bytes
         if size_bytes > self._shop.limits.request_bytes_max:
             raise RemoteError("the prompt is too large", code="message-too-large")
-        tokens = prompt_estimate(size_bytes, len(request.messages))
+        tokens = prompt_estimate(size_bytes, request.frames)
         # The estimate is on the high side, so only twice the window is surely too long; the engine
         # says no for what lies between, and that is free.
         if tokens > 2 * wish.offer.context:
@@ -385,9 +381,10 @@ class Admission:
 
     def _body(self, wish: Wish, prompt: int, budget_msat: int) -> dict[str, Any]:
         body = wish.request.as_body()
-        asked = wish.request.max_tokens or wish.offer.max_tokens
-        paid_for = affordable_tokens(wish.offer.price, prompt, budget_msat)
-        body["max_tokens"] = max(1, min(asked, wish.offer.max_tokens, paid_for))
+        if wish.request.task != "embedding":
+            asked = wish.request.max_tokens or wish.offer.max_tokens
+            paid_for = affordable_tokens(wish.offer.price, prompt, budget_msat)
+            body["max_tokens"] = max(1, min(asked, wish.offer.max_tokens, paid_for))
         body["model"] = self._shop.model(wish.offer.id).upstream
         return body
 

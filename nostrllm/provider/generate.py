@@ -12,7 +12,7 @@ from typing import Any, Final, Literal, Protocol
 
 from nostrllm.core.money import cost_msat
 from nostrllm.core.order import Failed, Generated
-from nostrllm.errors import NostrllmError
+from nostrllm.errors import EngineError, NostrllmError
 from nostrllm.ports import Delta, Task
 from nostrllm.provider.ticket import Job, Written
 from nostrllm.wire.order import Usage
@@ -32,6 +32,7 @@ Ending = Literal["deadline", "cancelled"]
 ANSWER_BYTES_MAX: Final = 400_000
 TOOL_CALLS_MAX: Final = 64
 NAME_CHARS_MAX: Final = 64
+JSON_FORMS: Final = {"json_object", "json_schema"}
 #: What JSON escapes, or UTF-8 writes in several bytes.
 _ESCAPED = re.compile(r"[^ !#-\[\]-~]")
 
@@ -77,9 +78,13 @@ class Brake:
 
 @dataclass(slots=True)
 class _Draft:
-    """The answer as it grows. Tokens are counted by pieces until the engine says how many."""
+    """The answer as it grows. Tokens are counted by pieces until the engine says how many.
+
+    `counts`: its pieces are tokens that the model wrote; vectors are not.
+    """
 
     prompt_tokens: int
+    counts: bool = True
     pieces: int = 0
     size_bytes: int = 0
     chars: int = 0
@@ -109,7 +114,7 @@ class _Draft:
 
     @property
     def usage(self) -> Usage:
-        counted = max(self.pieces, self.chars // 4)
+        counted = max(self.pieces, self.chars // 4) if self.counts else 0
         return self.told or Usage(prompt=self.prompt_tokens, completion=counted)
 
     @property
@@ -163,7 +168,7 @@ async def generate(
     engine: Writer, job: Job, brake: Brake, emit: Emit
 ) -> tuple[Written, Generated | Failed]:
     """The whole answer, and what it means for the order. Raises nothing but cancellation."""
-    draft = _Draft(job.prompt_tokens)
+    draft = _Draft(job.prompt_tokens, counts=job.request.task != "embedding")
     try:
         async with brake.applied(job.ticket.deadline):
             await _consume(engine, job, brake, emit, draft)
@@ -176,16 +181,20 @@ async def generate(
         return Written(), Failed(error.code)
     if draft.is_empty and not _wanted_short(job, draft.finish_reason):
         return Written(), Failed("generation-failed")
+    if not draft.is_empty and not _keeps_form(job, draft):
+        return Written(), Failed("generation-failed")
     return draft.written(), _charged(job, draft, useful=True)
 
 
 async def _consume(engine: Writer, job: Job, brake: Brake, emit: Emit, draft: _Draft) -> None:
-    async with contextlib.aclosing(engine.stream(job.body)) as deltas:
+    async with contextlib.aclosing(engine.stream(job.body, job.request.task)) as deltas:
         async for delta in deltas:
             if draft.is_empty:
                 brake.until(job.end_by, "cancelled")
             draft.add(delta)
             if draft.size_bytes > ANSWER_BYTES_MAX:
+                if not draft.counts:
+                    raise EngineError("the vectors are too many to send")
                 draft.cut()
                 return
             if delta.text:
@@ -194,6 +203,18 @@ async def _consume(engine: Writer, job: Job, brake: Brake, emit: Emit, draft: _D
 
 def _charged(job: Job, draft: _Draft, *, useful: bool, code: str | None = None) -> Generated:
     return Generated(cost_msat(job.offer.price, draft.usage), useful=useful, code=code)
+
+
+def _keeps_form(job: Job, draft: _Draft) -> bool:
+    """Is it JSON, where that was asked for, promised, and not cut off or a call of a tool?"""
+    form = job.request.response_format
+    if form is None or form.get("type") not in JSON_FORMS or draft.finish_reason != "stop":
+        return True
+    try:
+        json.loads("".join(draft.texts))
+    except (ValueError, RecursionError):
+        return bool(draft.tool_calls)
+    return True
 
 
 def _wanted_short(job: Job, finish_reason: str | None) -> bool:

@@ -28,7 +28,7 @@ from nostrllm.wire import chat, creqb
 from nostrllm.wire.amount import coins as worth
 from nostrllm.wire.amount import sats
 from nostrllm.wire.announcement import ModelOffer
-from nostrllm.wire.order import ChatMessage, ChatRequest, Usage
+from nostrllm.wire.order import AnyRequest, ChatMessage, ChatRequest, Usage
 from nostrllm.wire.payment_request import encode_request
 from nostrllm.wire.receipt import commitment
 from nostrllm.wire.token import encode_token, find_tokens
@@ -271,8 +271,8 @@ class Talk:
         chars_max = min(CONVERSATION_CHARS_MAX, offer.context)
         return ChatRequest(messages=self.conversations.messages(pubkey, prompt, chars_max))
 
-    def _estimate(self, offer: ModelOffer, request: ChatRequest) -> int:
-        prompt = prompt_estimate(request.size_bytes, len(request.messages))
+    def _estimate(self, offer: ModelOffer, request: AnyRequest) -> int:
+        prompt = prompt_estimate(request.size_bytes, request.frames)
         answer = min(ANSWER_TOKENS_TYPICAL, offer.max_tokens)
         return cost_msat(offer.price, Usage(prompt=prompt, completion=answer))
 

@@ -17,7 +17,7 @@ from nostrllm.provider.reply import Address
 from nostrllm.provider.tokens import LockedToken
 from nostrllm.purse import Plan
 from nostrllm.wire.announcement import ModelOffer
-from nostrllm.wire.order import ChatRequest
+from nostrllm.wire.order import AnyRequest
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,7 @@ class Job:
 
     ticket: Ticket
     offer: ModelOffer
-    request: ChatRequest
+    request: AnyRequest
     body: dict[str, Any]
     plan: Plan | None
     lock: LockedToken | None

@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from nostrllm.adapters import anthropic_request
 from nostrllm.adapters.engine_http import Limits
+from nostrllm.ports import Task
 
 #: Parameters of a chat request that every OpenAI-compatible server takes.
 PARAMETERS = (
@@ -46,6 +47,11 @@ class _Backend(BaseModel):
     def parameters(self) -> tuple[str, ...]:
         """What a request to it may set."""
         return PARAMETERS
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """What it can be asked for."""
+        return ("chat", "completion", "embedding")
 
 
 class _Remote(_Backend):
@@ -89,6 +95,11 @@ class AnthropicBackend(_Remote):
         """What that version of the API has a word for."""
         return anthropic_request.PARAMETERS[self.version]
 
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """See _Backend."""
+        return ("chat",)
+
 
 class LlamaBackend(_Backend):
     """llama.cpp as a child of the provider. `context` in tokens of one answer with its prompt.
@@ -109,6 +120,11 @@ class LlamaBackend(_Backend):
     def limits(self) -> Limits:
         """As the engines know them."""
         return Limits(first_s=self.first_token_s, idle_s=self.idle_s)
+
+    @property
+    def tasks(self) -> tuple[Task, ...]:
+        """See _Backend."""
+        return ("embedding",) if self.embeddings else ("chat", "completion")
 
     @property
     def alias(self) -> str:

@@ -112,11 +112,15 @@ class ModelTable(_Table):
     reasoning_msat_per_mtok: int | None = Field(default=None, ge=0)
     request_msat: int = Field(default=0, ge=0)
     parameters: list[str] | None = Field(default=None, max_length=64)
+    tasks: list[Literal["chat", "completion", "embedding"]] = Field(default=["chat"], min_length=1)
+    modalities: list[Literal["text", "image"]] = ["text"]
 
     def model(self, backends: Mapping[str, BackendTable]) -> Model:
         """As the provider knows it. Raises ConfigError."""
         backend = self._backend(backends)
         parameters = backends[backend].parameters if self.parameters is None else self.parameters
+        if unable := set(self.tasks) - set(backends[backend].tasks):
+            raise ConfigError(f"model {self.id}: its backend does no {min(unable)}")
         offer = ModelOffer(
             id=self.id,
             name=self.name,
@@ -124,6 +128,8 @@ class ModelTable(_Table):
             context=self.context,
             max_tokens=min(self.max_tokens, self.context),
             parameters=list(parameters),
+            tasks=None if self.tasks == ["chat"] else list(self.tasks),
+            modalities=list(self.modalities),
             price=Price(
                 input=self.input_msat_per_mtok,
                 output=self.output_msat_per_mtok,

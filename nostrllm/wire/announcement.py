@@ -162,7 +162,8 @@ class Price(Wire):
 class ModelOffer(Wire):
     """One model, what it can do and what it costs now.
 
-    `context` and `max_tokens` in tokens; `tier` is the provider's own word for its strength.
+    `tasks` of `chat`, `completion`, `embedding`; None means chat alone. `context` and `max_tokens`
+    in tokens; `tier` is the provider's own word for its strength.
     """
 
     id: ModelId
@@ -170,9 +171,14 @@ class ModelOffer(Wire):
     tier: str = Field(default="simple", max_length=32)
     context: int = Field(ge=1, le=1 << 30)
     max_tokens: int = Field(ge=1, le=1 << 30)
+    tasks: list[str] | None = Field(default=None, max_length=8)
     modalities: list[str] = Field(default=["text"], max_length=8)
     parameters: list[str] = Field(default=[], max_length=64)
     price: Price
+
+    def does(self, task: str) -> bool:
+        """Can it be asked for this?"""
+        return task in (("chat",) if self.tasks is None else self.tasks)
 
 
 class Pay(Wire):

@@ -9,12 +9,17 @@ makes it the idempotency key everywhere (docs/protocol.md).
 
 from __future__ import annotations
 
-import json
 from typing import Annotated, Any, Final, Literal, Self
 
-from pydantic import ConfigDict, Field, TypeAdapter, model_validator
+from pydantic import Field, TypeAdapter, model_validator
 
 from nostrllm.errors import CODES, RemoteError
+from nostrllm.wire.body import AnyRequest as AnyRequest
+from nostrllm.wire.body import Body as Body
+from nostrllm.wire.body import ChatMessage as ChatMessage
+from nostrllm.wire.body import ChatRequest as ChatRequest
+from nostrllm.wire.body import CompletionRequest as CompletionRequest
+from nostrllm.wire.body import EmbeddingRequest as EmbeddingRequest
 from nostrllm.wire.event import Event, parse_event
 from nostrllm.wire.message import (
     MSAT_MAX,
@@ -42,64 +47,6 @@ KeysetId = Annotated[str, Field(pattern=r"^(00[0-9a-f]{14}|01[0-9a-f]{64})$")]
 Point = Annotated[str, Field(pattern=r"^0[23][0-9a-f]{64}$")]
 Scalar = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Signature = Annotated[str, Field(pattern=r"^[0-9a-f]{128}$")]
-
-
-# what a client asks of the model
-
-
-class ChatMessage(Wire):
-    """One message of a conversation, in OpenAI's form."""
-
-    role: Literal["system", "developer", "user", "assistant", "tool"]
-    content: str | list[dict[str, Any]] | None = None
-    name: str | None = Field(default=None, max_length=128)
-    tool_calls: list[dict[str, Any]] | None = Field(default=None, max_length=128)
-    tool_call_id: str | None = Field(default=None, max_length=128)
-
-
-class ChatRequest(Wire):
-    """The body of an OpenAI chat completion; a parameter that is not listed here is refused."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    messages: list[ChatMessage] = Field(min_length=1, max_length=512)
-    max_tokens: int | None = Field(default=None, ge=1, le=1 << 20)
-    temperature: float | None = Field(default=None, ge=0, le=2)
-    top_p: float | None = Field(default=None, ge=0, le=1)
-    seed: int | None = Field(default=None, ge=-(1 << 53), le=1 << 53)
-    stop: str | list[str] | None = None
-    presence_penalty: float | None = Field(default=None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(default=None, ge=-2, le=2)
-    response_format: dict[str, Any] | None = None
-    tools: list[dict[str, Any]] | None = Field(default=None, max_length=128)
-    tool_choice: str | dict[str, Any] | None = None
-
-    def as_body(self) -> dict[str, Any]:
-        """The body as a JSON object, only what was set."""
-        return self.model_dump(exclude_none=True)
-
-    @property
-    def size_bytes(self) -> int:
-        """UTF-8 bytes of all that the model will read: what token estimates start from.
-
-        Texts count as they are; tools, schemas and whatever else is no text, as JSON.
-        """
-        body = self.model_dump(exclude_none=True, exclude={"messages"})
-        size = _json_size_bytes(body)
-        for message in self.messages:
-            rest = message.model_dump(exclude_none=True, exclude={"role"})
-            if isinstance(message.content, str):
-                size += len(rest.pop("content").encode(errors="replace"))
-            size += _json_size_bytes(rest)
-        return size
-
-
-def _json_size_bytes(value: dict[str, Any]) -> int:
-    """Without the outer braces."""
-    if not value:
-        return 0
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-    return len(text.encode(errors="replace")) - len(b"{}")
 
 
 class ReplyTo(Wire):
@@ -162,7 +109,7 @@ class Order(_FromClient):
 
     type: Literal["order"] = "order"
     model: ModelId
-    body: ChatRequest
+    body: Body
     price: Hex32
     ceiling_msat: Msat
     payment: Payment

@@ -14,6 +14,7 @@ import nostrllm
 from nostrllm.client.quote import Quote
 from nostrllm.errors import CODES, LocalError, RemoteError, WorldError
 from nostrllm.service.client import Client
+from nostrllm.wire.body import ChatRequest
 from tests.roles.counterpart import Counterpart, counterpart
 from tests.roles.paying import TokenClient
 
@@ -117,7 +118,9 @@ async def test_a_long_prompt_travels_in_parts(
         prompt = "why? " * 9_000
         result = await client.ask(prompt, provider=bird.pubkey).done()
         assert result.breaches == ()
-        assert bird.orders[0][1].body.messages[0].content == prompt
+        body = bird.orders[0][1].body
+        assert isinstance(body, ChatRequest)
+        assert body.messages[0].content == prompt
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from base64 import b64decode, b64encode
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,16 @@ from nostrllm.devnet import weights
 from nostrllm.wire import order as wire
 from tests.adapters.messages_server import KEY, messages_server
 from tests.adapters.scripted import Wire, scripted
-from tests.roles.market import CLOCK, Buyer, Replies, Stall, buying, config_text, selling
+from tests.roles.market import (
+    CLOCK,
+    Buyer,
+    Replies,
+    Stall,
+    buying,
+    config_text,
+    question,
+    selling,
+)
 
 ANTHROPIC = """
 [[backend]]
@@ -90,6 +101,101 @@ async def test_llamacpp(relay_url: str, mint_url: str, tmp_path: Path) -> None:
         assert result.usage.prompt > 20
         engine = stall.world.engines["llamacpp"]
         assert (await engine.load()).slots == 2
+
+
+async def test_images_reach_a_model_that_sees_and_addresses_reach_none(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x08\0\0\0\x08"
+    packed = b64encode(png).decode()
+    key = tmp_path / "key"
+    key.touch(mode=0o600)
+    key.write_text(KEY)
+    async with messages_server() as server:
+        backend = ANTHROPIC.replace("KEY_FILE", str(key)).replace("smollm2", "claude")
+        text = config_text(tmp_path / "stall", [relay_url], mint_url, server.url, backend=backend)
+        text = text.replace("max_tokens = 64", 'max_tokens = 64\nmodalities = ["text", "image"]')
+        text = text.replace('upstream = "smollm2"', 'upstream = "claude"')
+        async with (
+            selling(text) as stall,
+            buying(relay_url, mint_url, tmp_path) as buyer,
+            buyer.listening() as replies,
+        ):
+            body = picture(f"data:image/png;base64,{packed}")
+            seen = await ask(buyer, stall, replies, body=body)
+            assert isinstance(seen, wire.Result)
+            assert seen.text == "The capital is Paris."
+            for url in ("http://169.254.169.254/x.png", f"data:image/gif;base64,{packed}"):
+                refused = await ask(buyer, stall, replies, body=picture(url))
+                assert isinstance(refused, wire.Refused)
+                assert refused.problem.code == "message-invalid"
+            blind = await ask(buyer, stall, replies, body=body, model="free")
+            assert isinstance(blind, wire.Refused)
+    [asked] = server.asked
+    source = {"type": "base64", "media_type": "image/png", "data": packed}
+    assert asked["messages"][0]["content"][1] == {"type": "image", "source": source}
+
+
+def picture(url: str) -> wire.ChatRequest:
+    parts: list[dict[str, Any]] = [
+        {"type": "text", "text": "What is it?"},
+        {"type": "image_url", "image_url": {"url": url}},
+    ]
+    return wire.ChatRequest(messages=[wire.ChatMessage(role="user", content=parts)], max_tokens=24)
+
+
+async def test_vectors_are_bought(relay_url: str, mint_url: str, tmp_path: Path) -> None:
+    """Only the prompt is charged; the same model is not asked to chat."""
+    pytest.importorskip("xllamacpp")
+    backend = LLAMACPP + 'embeddings = true\npooling = "mean"\n'
+    text = config_text(
+        tmp_path / "stall", [relay_url], mint_url, str(weights.fetch()), backend=backend
+    )
+    text = text.replace('upstream = "smollm2"', 'upstream = "smollm2"\ntasks = ["embedding"]')
+    async with (
+        selling(text) as stall,
+        buying(relay_url, mint_url, tmp_path) as buyer,
+        buyer.listening() as replies,
+    ):
+        body = wire.EmbeddingRequest(input=["one", "two"])
+        result = await ask(buyer, stall, replies, body=body)
+        assert isinstance(result, wire.Result)
+        assert [len(b64decode(each)) for each in json.loads(result.text)] == [576 * 4] * 2
+        assert result.usage.prompt >= 2
+        assert result.usage.completion == 0
+        assert result.cost_msat == result.usage.prompt * 20 + 1_000
+        refused = await ask(buyer, stall, replies)
+        assert isinstance(refused, wire.Refused)
+        assert refused.problem.code == "message-invalid"
+
+
+async def test_what_should_be_json_and_is_not_is_free(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    said = "```json"
+
+    async def script(asked: Wire) -> None:
+        await asked.open()
+        await asked.text(said, finish_reason="stop")
+        await asked.end()
+
+    async with scripted(script) as server:
+        text = config_text(tmp_path / "stall", [relay_url], mint_url, server.url)
+        async with (
+            selling(text) as stall,
+            buying(relay_url, mint_url, tmp_path) as buyer,
+            buyer.listening() as replies,
+        ):
+            body = question("One?", response_format={"type": "json_object"})
+            failed = await ask(buyer, stall, replies, body=body)
+            assert isinstance(failed, wire.Result)
+            assert failed.problem is not None
+            assert failed.problem.code == "generation-failed"
+            assert (failed.cost_msat, failed.text) == (0, "")
+            said = '{"one": 1}'
+            answered = await ask(buyer, stall, replies, body=body)
+            assert isinstance(answered, wire.Result)
+            assert answered.text == said
 
 
 async def test_one_that_fails_is_asked_no_more_until_it_is_well(
