@@ -217,3 +217,9 @@ def test_the_life_of_an_order_in_cents_balances_in_each_currency(
     assert (
         books["exchange"] == (units - change) * rate == -books["income"] - books["account:" + WHO]
     )
+
+
+@pytest.mark.parametrize(("place", "lost"), [(PLACE, "lost"), (CENTS, "lost:usd")])
+def test_coins_that_were_signed_wrongly_are_lost(place: str, lost: str) -> None:
+    lines = {line.account: line.amount for line in ledger.spoiled(place, 5)}
+    assert lines == {lost: 5, place: -5}

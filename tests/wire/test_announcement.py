@@ -15,7 +15,7 @@ from nostrllm.errors import RemoteError
 from nostrllm.wire import announcement as wire
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event
-from nostrllm.wire.message import canonical
+from nostrllm.wire.message import MSAT_MAX, canonical
 
 KEY = "ab" * 32
 NOW = 1_800_000_000
@@ -134,6 +134,20 @@ def test_pages_hold_a_bounded_number_of_models() -> None:
     pages = wire.price_pages(models, seq=1, valid_until=NOW)
     assert all(len(page.models) <= wire.MODELS_PER_PAGE_MAX for page in pages)
     assert wire.join_pages(pages) == models
+
+
+def test_every_page_says_how_to_pay_and_still_fits() -> None:
+    mint = "https://mint.example/".ljust(256, "m")
+    pays = [wire.Pay(mint=mint, unit="u" * 16, percent=10_000, msat=MSAT_MAX, at=1 << 40)]
+    pays *= wire.PAYS_MAX
+    models = [offer(n, "x" * 100) for n in range(600)]
+    pages = wire.price_pages(models, seq=1, valid_until=NOW, pays=pays)
+    assert len(pages) > 2
+    assert all(len(page.as_json().encode()) <= wire.PAGE_BYTES_MAX for page in pages)
+    assert wire.join_pages(pages) == models
+    other = pages[1].model_copy(update={"pays": pays[1:]})
+    with pytest.raises(RemoteError, match="how to pay"):
+        wire.join_pages([pages[0], other, *pages[2:]])
 
 
 def test_an_empty_list_is_one_page() -> None:
