@@ -16,17 +16,20 @@ from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event, parse_event
 
 TEXT_CHARS_MAX: Final = 2_000
+ASPECTS: Final = ("quality", "latency", "honest-price")
 RATING_MAX: Final = 5
 
 _STARS = re.compile(r"\[[0-9.]{1,4}/5\]\s*")
 _HEX64 = re.compile(r"[0-9a-f]{64}")
+_SHARE = re.compile(r"0(\.[0-9]{1,4})?|1(\.0{1,4})?")
 
 
 @dataclass(frozen=True, slots=True)
 class Review:
     """What somebody says of a provider: 1 to 5 stars, a text, and perhaps a receipt.
 
-    `d` is the announcement's; `receipt` and `salt` come together. Nothing here is verified yet.
+    `d` is the announcement's; `receipt` and `salt` come together. `aspects`: some of ASPECTS, each
+    from 0 to 1, to four places. Nothing here is verified yet.
     """
 
     author: str
@@ -38,6 +41,7 @@ class Review:
     model: str | None = None
     receipt: Event | None = None
     salt: str | None = None
+    aspects: tuple[tuple[str, float], ...] = ()
 
 
 def review_draft(review: Review, relay: str = "") -> Draft:
@@ -50,6 +54,7 @@ def review_draft(review: Review, relay: str = "") -> Draft:
         ("p", review.provider),
         ("rating", str(review.rating)),
     ]
+    tags += [("rating", f"{mark:.4f}", name) for name, mark in review.aspects]
     if review.model:
         tags.append(("model", review.model))
     if review.receipt is not None and review.salt is not None:
@@ -80,6 +85,7 @@ def parse_review(event: Event) -> Review:
         model=(event.value("model") or "")[:128] or None,
         receipt=receipt,
         salt=salt,
+        aspects=_aspects(event),
     )
 
 
@@ -88,6 +94,16 @@ def _rating(event: Event) -> int:
     if len(overall) != 1 or overall[0] not in ("1", "2", "3", "4", "5"):
         raise RemoteError("the review's rating is not one of 1 to 5")
     return int(overall[0])
+
+
+def _aspects(event: Event) -> tuple[tuple[str, float], ...]:
+    """The first mark of each aspect known here, in ASPECTS' order; others are passed over."""
+    marks = {
+        tag[2]: float(tag[1])
+        for tag in reversed(event.tags)
+        if tag[0] == "rating" and len(tag) == 3 and _SHARE.fullmatch(tag[1])
+    }
+    return tuple((name, marks[name]) for name in ASPECTS if name in marks)
 
 
 def _receipt(event: Event) -> tuple[Event | None, str | None]:

@@ -15,6 +15,7 @@ from nostrllm.wire.event import Event
 from nostrllm.wire.review import Review, parse_review, review_draft
 
 AUTHOR, PROVIDER, SALT = "ab" * 32, "cd" * 32, "ef" * 32
+ASPECTS = (("quality", 0.9), ("latency", 1.0), ("honest-price", 0.0))
 RECEIPT = Event(SALT, PROVIDER, 1, kinds.RECEIPT, (), "{}", "ab" * 64)
 
 
@@ -30,7 +31,13 @@ def event_of(review: Review) -> Event:
 
 @pytest.mark.parametrize(
     "wrote",
-    [review(), review(model="smollm2"), review(receipt=RECEIPT, salt=SALT), review(text="")],
+    [
+        review(),
+        review(model="smollm2"),
+        review(receipt=RECEIPT, salt=SALT),
+        review(text=""),
+        review(aspects=ASPECTS),
+    ],
 )
 def test_a_review_reads_as_it_was_written(wrote: Review) -> None:
     event = event_of(wrote)
@@ -93,3 +100,17 @@ def test_total(tags: list[tuple[str, ...]], content: str) -> None:
         parse_review(Event(SALT, AUTHOR, 1, kinds.REVIEW, tuple(tags), content, "ab" * 64))
     except RemoteError:
         return
+
+
+@pytest.mark.parametrize(
+    ("mark", "name"), [("1.5", "quality"), ("-0", "quality"), ("0.9", "beauty"), ("x", "latency")]
+)
+def test_other_aspects_are_passed_over(mark: str, name: str) -> None:
+    event = event_of(review())
+    assert parse_review(replace(event, tags=(*event.tags, ("rating", mark, name)))) == review()
+
+
+def test_of_an_aspect_the_first_mark_counts() -> None:
+    event = event_of(review(aspects=(("latency", 0.5),)))
+    twice = replace(event, tags=(*event.tags, ("rating", "0.1", "latency")))
+    assert parse_review(twice).aspects == (("latency", 0.5),)
