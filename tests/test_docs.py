@@ -286,7 +286,7 @@ def test_the_worked_example_is_that_of_the_vectors() -> None:
 def test_decisions_are_listed_and_numbered() -> None:
     folder = ROOT / "docs" / "decisions"
     files = sorted(path.name for path in folder.glob("[0-9]*.md"))
-    # Numbers are given out before decisions are written, so one may still be missing.
+    # a number is given when a decision is begun, so one may be on its way still
     assert len({name[:4] for name in files}) == len(files)
     index = (folder / "README.md").read_text(encoding="utf-8")
     for name in files:

@@ -35,6 +35,7 @@ _TOO_LONG_WORDS: Final = (
     *("context length", "context size", "context window", "maximum context", "context limit"),
     "prompt is too long",
 )
+_NO_MODEL: Final = ("invalid model name", "model not found")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,7 +219,7 @@ def refusal(status: int, error: Any) -> EngineError:
         status in {400, 413, 422} and any(word in text for word in _TOO_LONG_WORDS)
     ):
         return EngineError("the prompt is too long for the model", code="context-too-long")
-    if status == 404 or "model_not_found" in names:
+    if status == 404 or "model_not_found" in names or any(word in text for word in _NO_MODEL):
         return EngineError("the model server has no such model", code="model-unavailable")
     if status in {401, 402, 403}:
         return EngineError("the model server refuses its API key", code="model-unavailable")

@@ -38,6 +38,8 @@ COMMANDS: Final = {
     "review": Entry("nostrllm.cli.review:review", "Rate a provider, with your receipt."),
     "reviews": Entry("nostrllm.cli.reviews:reviews", "Read what others say of a provider."),
     "follow": Entry("nostrllm.cli.follow:follow", "Keep your own list of providers."),
+    "route": Entry("nostrllm.cli.route:route", "Tell which prompts need a strong model."),
+    "validate": Entry("nostrllm.cli.validate:validate", "Tell which answers look wrong."),
     "provider": Entry("nostrllm.cli.provider:provider", "Sell: set up and run a provider."),
     "devnet": Entry("nostrllm.cli.devnet:devnet", "A market on this machine: relay, mint, models."),
     "demo": Entry("nostrllm.cli.demo:demo", "See the whole market work, in one command."),

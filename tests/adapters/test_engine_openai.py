@@ -239,6 +239,7 @@ REFUSALS = [
     (400, {"error": {"code": "context_length_exceeded"}}, "context-too-long"),
     (400, {"error": {"message": "This model's maximum context length is 9"}}, "context-too-long"),
     (400, {"error": {"code": "model_not_found"}}, "model-unavailable"),
+    (400, {"error": {"message": "Invalid model name passed in model=x"}}, "model-unavailable"),
     (400, {"error": {"message": "capital of France"}}, "message-invalid"),
     (422, ["?"], "message-invalid"),
     (401, {"error": KEY}, "model-unavailable"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import secrets
 import time
@@ -12,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from nostrllm.adapters.mint_cashu import CashuMints
 from nostrllm.core.money import cost_msat, scaled
 from nostrllm.errors import LocalError
 from nostrllm.ports import Filter
@@ -19,13 +21,15 @@ from nostrllm.provider.books import read_books, summary
 from nostrllm.provider.payout import Wish, deposit
 from nostrllm.service.audit import stopped, withdraw
 from nostrllm.service.config import ProviderConfig
+from nostrllm.service.provider import _Report
+from nostrllm.service.rates import check_rates, check_units
 from nostrllm.wire import kinds
 from nostrllm.wire import order as wire
 from nostrllm.wire.announcement import PricePage, parse_price_page
 from nostrllm.wire.token import Token, encode_token, parse_token
 from tests.adapters.scripted import Script, scripted
 from tests.faultymint import FaultyMint
-from tests.roles.market import MODEL, WAIT_S, Buyer, Stall, buying, config_text, selling
+from tests.roles.market import CLOCK, MODEL, WAIT_S, Buyer, Stall, buying, config_text, selling
 from tests.roles.test_provider_orders import dies_mid_stream, writes
 from tests.roles.test_provider_requests import check_books
 from tests.roles.test_provider_requests_crash import at_rest, mortal
@@ -341,3 +345,33 @@ async def test_the_owner_takes_cents_out_but_those_that_credit_needs(
             found = summary(await read_books(store)).exchange["usd"]
         assert found.withdrawn == PAID - 5 - (PAID - result.fee_msat // CENT)
         assert found.have > 0
+
+
+async def test_check_and_status_tell_of_rates(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    async with scripted(writes) as engine, buying(relay_url, mint_url, tmp_path, amount=0) as buyer:
+        text = town(tmp_path, relay_url, mint_url, engine.url)
+        config = ProviderConfig.model_validate(tomllib.loads(text))
+        shop = config.shop("")
+        async with CashuMints() as mints:
+            what, wrong = await check_units(mints.at(mint_url), mint_url, shop)
+            assert (what, wrong) == (f"coins of {mint_url}: sat, usd", None)
+            _, wrong = await check_units(mints.at("http://127.0.0.1:9"), mint_url, shop)
+            assert "payment-mint-unreachable" in (wrong or "")
+        [(what, wrong)] = await check_rates(config.rates, shop, CLOCK)
+        assert (f"counted as {CENT}" in what, wrong) == (True, None)
+        told(tmp_path, age_s=4_000)
+        [(_, wrong)] = await check_rates(config.rates, shop, CLOCK)
+        assert "too old" in (wrong or "")
+        told(tmp_path)
+        async with selling(text) as stall:
+            _, result = await bought(stall, buyer, encode_token(await cents(buyer)))
+            assert isinstance(result, wire.Result)
+            report = _Report(config.provider.state, stall.daemon, stall.world, shop)
+            await report.write(ready=True)
+            said = json.loads((config.provider.state / "status.json").read_text())["exchange"]
+            kept = PAID - result.fee_msat // CENT - (result.change.amount if result.change else 0)
+            assert said["usd"]["bought"] == kept
+            assert said["usd"]["cost_msat"] == kept * CENT
+            assert said["usd"]["rate_msat"] == CENT
