@@ -144,7 +144,7 @@ def choice_head(train: Set) -> dict[str, Any]:
     """Kernel ridge on landmarks and words; the labels are smoothed by subject."""
     scale, gain = Scale.of(train.raw), gold_gain(train.rows)
     z = scale.z(train.raw)[:, :GENERAL]
-    centres = np.round(landmarks(z), 2)
+    centres = landmarks(z).round(2)
     between = near(centres, centres) + JITTER * np.eye(len(centres))
     close = near(z, centres)
     kernel = close @ np.linalg.solve(between, close.T) + train.x @ train.x.T

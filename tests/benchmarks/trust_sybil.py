@@ -110,13 +110,20 @@ class RatingAttack:
         rows = [panel.standings(user, said, self.now_s, cut=False) for user, said in held.items()]
         self.crowd = np.array([[each.score for each in row] for row in rows])
 
-    def scores(self, target: int, sybils: int, tricked: int, ago_s: int = 0) -> list[float]:
-        """Of the target after the attack, per viewer, the seeds' last."""
+    def scores(
+        self, target: int, sybils: int, tricked: int, ago_s: int = 0, both: bool = False
+    ) -> list[float]:
+        """Of the target after the attack, per viewer, the seeds' last.
+
+        `both`: whoever was tricked rates a sybil 3 as well, which lends trust to all of them.
+        """
         dice = random.Random(target)
         first = self.ratings.users + 1
         target = self.ratings.users if target < 0 else target
         friends = [user for user in dice.sample(self.raters, tricked + 1) if user != target]
         rows = [(user, target, 3.0) for user in friends[:tricked]]
+        if both:
+            rows += [(user, first + dice.randrange(sybils), 3.0) for user in friends[:tricked]]
         rows += [(a, b, 10.0) for a, b in ring(target, first, sybils, dice)]
         ratings = self.ratings.plus(1 + sybils, rows, self.now_s - ago_s)
         graph = graph_of(ratings.where(ratings.source != target))  # a provider lends no trust
@@ -124,11 +131,14 @@ class RatingAttack:
         held = opinions_of(ratings, [target])[target]
         return [each.score for each in panel.standings(target, held, self.now_s)]
 
-    def table(self, targets: Sequence[int], sybils: int, ago_s: int = 0) -> dict[str, Any]:
+    def table(
+        self, targets: Sequence[int], sybils: int, ago_s: int = 0, both: bool = False
+    ) -> dict[str, Any]:
         """Percentiles by how many were tricked."""
         return {
             f"tricked {tricked}": bounds(
-                [self.scores(target, sybils, tricked, ago_s) for target in targets], self.crowd
+                [self.scores(target, sybils, tricked, ago_s, both) for target in targets],
+                self.crowd,
             )
             for tricked in self.scale.tricked
         }
@@ -150,8 +160,10 @@ class RatingAttack:
             "before": bounds(bare.tolist(), self.crowd),
             "score_change_without_honest_edge": drift,
             "known": self.table(self.frauds, self.scale.sybils),
+            "known_both": self.table(self.frauds, self.scale.sybils, both=True),
             "new": self.table(new, self.scale.sybils),
             "new_patient": self.table(new, self.scale.sybils, PATIENT_S),
+            "new_both": self.table(new, self.scale.sybils, both=True),
             "new_without_sybils": self.table(new, 0),
         }
 
