@@ -14,6 +14,7 @@ from tests.benchmarks import (
     first_token,
     orders,
     payments,
+    pricing,
     relays,
     trust_graph,
     trust_quality,
@@ -91,3 +92,14 @@ def test_trust_sybil(
     np.savez(path, src=np.append(source, 0), dst=np.append(target, 60), n=61)
     trust_sybil.run(["--follows", str(path), *few])
     assert "percentiles" in json.loads(capsys.readouterr().out)
+
+
+def test_pricing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    bench = tmp_path / "bench.py"
+    bench.write_text("import sys\nprint(sys.argv[2:])\n")
+    scenarios = tmp_path / "scenarios.json"
+    scenarios.write_text('[{"mc": 0.2, "_bound": null, "segments": [{"wtp_median": 1.0}]}]')
+    pricing.run(["--bench", str(bench), "--scenarios", str(scenarios), "--factor", "2"])
+    assert "list price × 2\n['--policy', 'nostrllm.core.pricing:make_policy']" in (
+        capsys.readouterr().out
+    )
