@@ -31,7 +31,7 @@ _HEDGE: Final = re.compile(
     r"\b(?:approximately|roughly|assum(?:e|ing|ption)|cannot|can't"
     r"|not (?:possible|enough|clear|sure|given)|impossible|unclear|insufficient|need more"
     r"|would need|let's say|mistake|unknown|apologi[sz]e|i think|maybe|perhaps|might be"
-    r"|doesn't make sense|wait)\b",
+    r"|doesn't make sense|wait(?=,))\b",
     re.I,
 )
 _LETTER: Final = re.compile(

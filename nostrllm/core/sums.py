@@ -120,6 +120,8 @@ def _equality(left: str, right: str, after: str | None = None) -> Equality | Non
     if a is None or b is None:
         return None
     value, text = b.value, right
+    if b.operands[0] == a.value:
+        value, text = a.value, ""  # `16 - 3 = 13 - 4 = 9`: written down carelessly, meant right
     repeated = value if after is None else number(after)
     if a.value == value and repeated is not None and repeated != value:
         value, text = repeated, after or ""

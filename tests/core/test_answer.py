@@ -24,7 +24,8 @@ def test_refusals() -> None:
 
 def test_doubt() -> None:
     assert check.hedges("Assuming that it is approximately 3, perhaps.") == 3
-    assert check.hedges("It is 3.") == 0
+    assert check.hedges("They wait 3 minutes.") == 0
+    assert check.hedges("Wait, it is 4.") == 1
 
 
 @pytest.mark.parametrize(
