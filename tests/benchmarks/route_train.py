@@ -1,7 +1,7 @@
 """Train the router's weights, or cross-validate how they are trained.
 
-    uv run --with numpy python -m tests.benchmarks.route_train DATA GSM8K OUT
-    uv run --with numpy python -m tests.benchmarks.route_train DATA GSM8K --seeds 10
+    python -m tests.benchmarks.route_train DATA GSM8K OUT
+    python -m tests.benchmarks.route_train DATA GSM8K --seeds 10
 
 DATA holds, as gzipped JSON lines {"prompt", "domain", "scores": {model: 0..1}}:
 
@@ -32,7 +32,7 @@ from nostrllm.core.prompt import BUCKETS, FEATURES, GENERAL, Kind, hashed, read,
 from nostrllm.core.router import DEVIATIONS_MAX
 from tests.benchmarks.routing import apgr
 
-Array = Any  # numpy is no dependency of the project, so mypy does not see its types
+Array = Any  # shapes are said in words; the element types add nothing here
 
 WEAK = ("mistral-7b-instruct-v0.3", "llama3-chatqa-1.5-8b", "codegemma-7b")
 STRONG = (
