@@ -191,9 +191,11 @@ def _weight(opinion: Opinion, eyes: Eyes) -> float:
 def _aspects(heard: Iterable[tuple[Opinion, float]]) -> tuple[Aspect, ...]:
     """Weighted mean of each aspect, an unverified word counting less, by name."""
     found: dict[str, list[tuple[float, float]]] = {}
-    for opinion, weight in heard:
-        for name, mark in opinion.aspects:
-            found.setdefault(name, []).append((weight * STRENGTH[opinion.basis], mark))
+    for opinion, trusted in heard:
+        weight = trusted * STRENGTH[opinion.basis]
+        if weight > 0:  # trust so small that it is none
+            for name, mark in opinion.aspects:
+                found.setdefault(name, []).append((weight, mark))
     return tuple(_aspect(name, marks) for name, marks in sorted(found.items()))
 
 

@@ -85,6 +85,11 @@ def test_praise_by_the_trusted_never_lowers_and_blame_never_lifts(
     assert sign * after.low >= sign * before.low - 1e-12
 
 
+def test_trust_so_small_that_a_word_of_it_is_none() -> None:
+    word = Opinion("i", "a", 0.5, NOW, "list", (("latency", 0.5),))
+    assert standing([word], eyes({"a": 5e-324}, {}), NOW).aspects == ()
+
+
 @given(said, weights, weights, st.lists(people, max_size=20))
 def test_whom_nobody_trusts_changes_no_bit(
     opinions: list[Opinion],
