@@ -98,10 +98,17 @@ class RemoteError(NostrllmError):
     default_code = "message-invalid"
 
     def __init__(
-        self, message: str | None = None, *, code: str | None = None, fraud: str = ""
+        self,
+        message: str | None = None,
+        *,
+        code: str | None = None,
+        fraud: str = "",
+        retry_after_s: int | None = None,
     ) -> None:
-        """`fraud`: what its author is charged with (core.conduct.Kind), "" for a mistake."""
+        """`fraud`: what its author is charged with (core.conduct.Kind), "" for a mistake.
+        `retry_after_s`: when it may be asked again, where that is known."""
         self.fraud = fraud
+        self.retry_after_s = retry_after_s
         super().__init__(message, code=code)
 
 

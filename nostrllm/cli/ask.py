@@ -127,6 +127,7 @@ def _wishes(where: Where, options: dict[str, Any]) -> dict[str, Any]:
         "deadline_s": options["deadline"],
         "parameters": parameters,
         "on_quote": None if where.json else say_quote,
+        "on_waiting": None if where.json else say_waiting,
     }
 
 
@@ -143,6 +144,11 @@ def say_quote(quote: Quote) -> None:
     said = paid_with(quote, time.time())
     if said:
         click.echo(said, err=True)
+
+
+def say_waiting(ahead: int, wait_s: int) -> None:
+    """The place in the provider's line."""
+    click.echo(f"number {ahead + 1} in line · about {wait_s} s", err=True)
 
 
 def paid_with(quote: Quote, now: float) -> str:

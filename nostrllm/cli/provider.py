@@ -197,7 +197,9 @@ def _print_status(content: dict[str, object]) -> None:
     for backend in backends:
         state = "well" if backend["well"] else "ill "
         slots = f"{backend['running']} of {backend['slots']} slots"
-        click.echo(f"backend        {state} {backend['name']}, {slots} in use")
+        line = f"{backend['waiting']} waiting, about {backend['service_s']} s each"
+        also = f", {line}" if backend["waiting"] else ""
+        click.echo(f"backend        {state} {backend['name']}, {slots} in use{also}")
     click.echo(f"models         {', '.join(content['models'])}")  # type: ignore[arg-type]
     click.echo(f"orders open    {content['orders_open']}")
     click.echo(f"orders         {content['orders'] or 'none yet'}")

@@ -15,7 +15,7 @@ class Answer:
     """Iterate for the text in pieces, or `await answer.done()`; `result` tells the rest.
 
     `quote` is there once an offer is chosen, `order_id` once the order is sent; `ahead` is how many
-    were before it when the provider took it.
+    were before it when the provider took it, for about `wait_s`.
 
     The order goes on whether or not anybody reads: abandoning the iteration loses no money.
     """
@@ -24,6 +24,7 @@ class Answer:
         self.quote: Quote | None = None
         self.order_id: str | None = None
         self.ahead: int | None = None
+        self.wait_s: int | None = None
         self._pieces: deque[str] = deque()  # as many as one answer has, which is bounded
         self._changed = asyncio.Event()
         self._outcome: Outcome | None = None

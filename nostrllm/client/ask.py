@@ -352,7 +352,9 @@ class Buyer:
         if news and isinstance(message, Accepted) and message.order == purchase.id:
             accepted = proved_acceptance(self._world, purchase, message.event, message.session)
             if accepted is not None:
-                deal.answer.ahead = message.ahead
+                deal.answer.ahead, deal.answer.wait_s = message.ahead, message.wait_s
+                if message.wait_s and deal.question.on_waiting is not None:
+                    deal.question.on_waiting(message.ahead, message.wait_s)
                 purchase = await self.purchases.accepted(purchase, accepted)
                 deal.answer._show(await chunks.accepted(message.session))
                 return purchase, True

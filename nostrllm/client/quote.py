@@ -60,7 +60,8 @@ class Question:
     first word. `parameters` are further fields of an OpenAI request.
     A `task` other than chat takes the prompt as a text to go on with, or as texts to make vectors
     of: then the answer is a JSON list, each vector in base64 of little-endian float32.
-    `on_quote` is called with the Quote before anything is paid; raising there ends it.
+    `on_quote` is called with the Quote before anything is paid; raising there ends it. `on_waiting`
+    is called when the order has to wait: how many are before it, and for about how many seconds.
     """
 
     prompt: Prompt
@@ -77,6 +78,7 @@ class Question:
     parameters: Mapping[str, Any] = field(default_factory=dict)
     task: Literal["chat", "completion", "embedding"] = "chat"
     on_quote: Callable[[Quote], object] | None = None
+    on_waiting: Callable[[int, int], object] | None = None
 
     def _check_money(self) -> None:
         if (self.change == "lightning") != (self.invoice is not None):

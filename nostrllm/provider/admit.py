@@ -57,7 +57,7 @@ class Letter:
     """A private message that arrived, its author proved by the seal.
 
     `id` is the rumor's, `wrap` the id of the event that carried it. `alone` is False when the
-    message went to others too.
+    message went to others too. `heard_at` is when it came, on the monotonic clock.
     """
 
     id: str
@@ -67,6 +67,7 @@ class Letter:
     text: str
     address: Address
     alone: bool = True
+    heard_at: float = 0.0
 
     def to(self, address: Address) -> Letter:
         """The letter with another place to answer to."""
@@ -203,6 +204,8 @@ class Admission:
             chunk_s=wish.chunk_s if standing == "allowed" else None,
             said_at=wish.letter.created_at,
             priority=subscription.plan.priority if subscription else 0,
+            known=funds.order.funding == "account"
+            or await self._conduct.has_paid(wish.letter.author),
         )
 
     def _coin(self, wish: Wish, token: Token) -> Coin:

@@ -30,22 +30,23 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class BackendStatus:
-    """One back-end at a glance; `failures` in a row."""
+    """One back-end at a glance; `failures` in a row, an order takes about `service_s`."""
 
     name: str
     well: bool
     slots: int
     running: int
     failures: int
+    waiting: int = 0
+    service_s: float = 0.0
 
 
 class Backend:
-    """An engine, its slots, and its breaker."""
+    """An engine, the slots and the line before it, and its breaker."""
 
-    def __init__(self, name: str, engine: Engine, slots: int, clock: Clock) -> None:
+    def __init__(self, name: str, engine: Engine, slots: Slots, clock: Clock) -> None:
         self.name = name
-        self.slots = Slots(slots)
-        self._count = slots
+        self.slots = slots
         self._engine = engine
         self._clock = clock
         self._breaker = Breaker()
@@ -59,8 +60,15 @@ class Backend:
     @property
     def status(self) -> BackendStatus:
         """How it stands."""
-        failures = self._breaker.failures
-        return BackendStatus(self.name, self.well, self._count, self._running, failures)
+        return BackendStatus(
+            self.name,
+            self.well,
+            slots=self.slots.limit,
+            running=self._running,
+            failures=self._breaker.failures,
+            waiting=self.slots.waiting,
+            service_s=round(self.slots.service_s, 1),
+        )
 
     async def stream(
         self, body: Mapping[str, Any], task: Task = "chat"
@@ -105,9 +113,13 @@ class Backends:
         self._clock = world.clock
         self._shop = shop
         self._backends = {
-            name: Backend(name, world.engines[name], slots, world.clock)
-            for name, slots in shop.backends.items()
+            name: Backend(name, world.engines[name], self._slots(name, count), world.clock)
+            for name, count in shop.backends.items()
         }
+
+    def _slots(self, name: str, count: int) -> Slots:
+        adaptive = name in self._shop.adaptive
+        return Slots(count, self._shop.queue_max, self._clock, adaptive=adaptive)
 
     def of(self, model_id: str) -> Backend:
         """The back-end that writes for a model. Raises RemoteError `model-unknown`."""

@@ -77,7 +77,7 @@ class Conduct:
         found = conduct.standing(self._of.get(author, {}), now)
         if found == "allowed" and self.is_wary_of_all():
             return "swap_first"
-        if found == "allowed" and self._wary(now) and not await self._has_paid(author):
+        if found == "allowed" and self._wary(now) and not await self.has_paid(author):
             return "swap_first"
         return found
 
@@ -97,7 +97,7 @@ class Conduct:
         excused as having come too late.
         """
         stranger = not await self._store.read("conduct_seen", author=author, but=message)
-        has_paid = kind != FREE or await self._has_paid(author)
+        has_paid = kind != FREE or await self.has_paid(author)
         # No waiting from here to the last count: two notes of one key must both be counted.
         now = self._now_s()
         tallies = self._of.get(author, {})
@@ -160,7 +160,8 @@ class Conduct:
     def _wary(self, now_s: int) -> bool:
         return conduct.wary_of_strangers(self._of.get(STRANGERS, {}).get(FREE, Tally()), now_s)
 
-    async def _has_paid(self, author: str) -> bool:
+    async def has_paid(self, author: str) -> bool:
+        """Did this key ever pay for an answer?"""
         if author in self._payers:
             return True
         if not await self._store.read("conduct_paid", author=author):

@@ -134,7 +134,7 @@ class Daemon:
         self.quarantine = Quarantine(world, shop, self.announcer)
         self.conduct.is_wary_of_all = lambda: self.quarantine.is_on
         self._inbox = Inbox(world, shop, self._deliver)
-        self._room = asyncio.Semaphore(LETTERS_MAX + shop.slots + shop.queue_max)
+        self._room = asyncio.Semaphore(LETTERS_MAX + shop.orders_max)
         self._group: asyncio.TaskGroup | None = None
         self._in_hand: set[str] = set()
         self._pace = Pace(shop.letters_per_minute_max)
@@ -299,7 +299,7 @@ class Daemon:
         return bool(rows)
 
     async def _order(self, wish: Wish, invoice: str | None = None) -> None:
-        self._counter.check_room(wish.offer.id)
+        self._counter.check_room(wish.offer.id, wish.letter.author)
         job = await self._admission.admit(wish)
         await self._counter.serve(self.lightning.with_invoice(wish.letter, job, invoice))
         if invoice is not None:
@@ -456,7 +456,10 @@ class Daemon:
                 return
             letter = letter.to(self._address(letter, reply))
         release = await self._given_back(letter)
-        await self._counter.refuse(letter, error.code, error.message, release)
+        retry_after_s = error.retry_after_s if isinstance(error, RemoteError) else None
+        await self._counter.refuse(
+            letter, error.code, error.message, release, retry_after_s=retry_after_s
+        )
 
     async def _given_back(self, letter: Letter) -> list[str] | None:
         """What takes back the token of a refused order, if it is locked to us and to give."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter as Tally
 from collections.abc import Awaitable, Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -53,6 +54,7 @@ class Inbox:
             name, [wanted], signer=identity, stored_s=stored_s
         ) as events:
             async for event in events:
+                heard_at = self._world.clock.monotonic()
                 try:
                     self._check_fresh(event)
                     letter = await open_letter(event)
@@ -60,7 +62,7 @@ class Inbox:
                     self.dropped[error.code] += 1
                     continue
                 if letter is not None:
-                    await self._deliver(letter)
+                    await self._deliver(replace(letter, heard_at=heard_at))
 
     def _check_fresh(self, event: Event) -> None:
         """An event past its expiration is not read, though a relay kept it (NIP-40)."""

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Final
 
 import structlog
@@ -18,6 +18,7 @@ import structlog
 from nostrllm.core import ledger
 from nostrllm.core.lock import is_locked
 from nostrllm.core.order import Failed, Generated, Paid, PaymentRefused, Started
+from nostrllm.core.queue import Asked
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import RemoteError, WorldError
 from nostrllm.ports import Conflict, Signer, Write
@@ -31,6 +32,7 @@ from nostrllm.provider.locked import refused
 from nostrllm.provider.reply import RESULT_KEEP_S, Address, Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.slots import Metered, Seat
 from nostrllm.provider.stream import ChunkCast
 from nostrllm.provider.ticket import Job, Ticket, Written, post
 from nostrllm.purse import Outcome
@@ -46,11 +48,24 @@ RETRY_AFTER: Final = {"busy": 10, "model-unavailable": 60, "rate-limited": 60}
 #: An answer that is there sooner needs no acceptance before it.
 ACCEPTED_AFTER_S: Final = 0.25
 
+#: A person is told of a wait that is as long as this.
+LONG_WAIT_S: Final = 10.0
+
 #: A refusal carries no money: it is worth an hour of trying.
 REFUSAL_KEEP_S: Final = 3_600
 MESSAGE_CHARS: Final = 900
 
 log = structlog.get_logger()
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """An order that was placed and is not settled."""
+
+    author: str
+    brake: Brake
+    seat: Seat
+    backend: Backend
 
 
 class Counter:
@@ -71,7 +86,7 @@ class Counter:
         self._conduct = conduct
         self._locks = settler.locks
         self.backends = Backends(world, shop)
-        self._running: dict[str, tuple[str, Brake]] = {}
+        self._running: dict[str, _Run] = {}
         self.closing = False
 
     @property
@@ -83,52 +98,59 @@ class Counter:
         """Is this process working on the order?"""
         return order_id in self._running
 
-    def check_room(self, model_id: str) -> None:
-        """Refuse before anything is taken. Raises RemoteError `busy`, `model-unavailable`."""
+    def check_room(self, model_id: str, author: str) -> None:
+        """Refuse before anything is looked at. Raises RemoteError `busy`, `model-unavailable`."""
         if self.closing:
             raise RemoteError("the provider is closing; ask another one", code="busy")
-        if len(self._running) >= self._shop.slots + self._shop.queue_max:
-            raise RemoteError("too many orders are waiting; try again soon", code="busy")
         self.backends.check(model_id)
+        self.backends.of(model_id).slots.check(author)
 
     def cancel(self, order_id: str) -> bool:
         """Stop a running order. False if it is not running here."""
         running = self._running.get(order_id)
         if running is not None:
-            running[1].cancel()
+            running.brake.cancel()
+            running.seat.give_up()
         return running is not None
 
     def _check_author(self, job: Job) -> None:
         """Nobody fills the shop alone. Raises RemoteError `busy`."""
-        own = sum(author == job.ticket.author for author, _ in self._running.values())
+        own = sum(run.author == job.ticket.author for run in self._running.values())
         if own >= self._shop.orders_per_author_max:
             raise RemoteError("so many of your orders are running already", code="busy")
 
     # the line
 
+    def _sit_down(self, job: Job) -> _Run:
+        """A place in the line of the back-end. Raises RemoteError `busy`."""
+        backend = self.backends.of(job.ticket.model)
+        asked = Asked(job.id, job.ticket.author, job.prompt_tokens, job.priority, job.known)
+        seat = backend.slots.take(asked, job.ticket.deadline - self._world.clock.now())
+        return _Run(job.ticket.author, Brake(self._world.clock.now), seat, backend)
+
     async def serve(self, job: Job) -> None:
-        """Take an admitted order to its end."""
+        """Take an admitted order to its end. Raises RemoteError before anything is taken."""
         if job.id in self._running:
             return
         self._check_author(job)
-        brake = Brake(self._world.clock.now)
-        self._running[job.id] = (job.ticket.author, brake)
+        self._running[job.id] = run = self._sit_down(job)
         try:
             session = self._world.keyring.signer()
             accepted = await self._accept(job, session)
             job = replace(job, ticket=replace(job.ticket, accepted=json.dumps(accepted.as_dict())))
             if await self._place(job):
-                await self._finish(job, brake, session, accepted)
+                await self._finish(job, run, session, accepted)
         finally:
+            run.seat.leave()
             del self._running[job.id]
 
-    async def _finish(self, job: Job, brake: Brake, session: Signer, accepted: Event) -> None:
+    async def _finish(self, job: Job, run: _Run, session: Signer, accepted: Event) -> None:
         """All that follows the commit. Nobody is told "nothing was taken" any more: what fails here
         is finished, or paid back, by recovery."""
         try:
             paid = await self._pay(job)
             if paid is not None:
-                await self._work(paid, brake, session, accepted)
+                await self._work(paid, run, session, accepted)
         except Exception:  # the supervisor of one order, whose row says what is left to do
             log.exception("order_crashed", order=job.id[:16])
 
@@ -187,14 +209,14 @@ class Counter:
                 return None
             await self._world.clock.sleep(PENDING_PAUSE_S)
 
-    async def _work(self, job: Job, brake: Brake, session: Signer, accepted: Event) -> None:
-        backend = self.backends.of(job.ticket.model)
+    async def _work(self, job: Job, run: _Run, session: Signer, accepted: Event) -> None:
         cast = ChunkCast(self._world, job.ticket.address, session, job.chunk_s)
         async with asyncio.TaskGroup() as group:
             # The model need not wait until a relay has confirmed this.
-            telling = group.create_task(self._tell_accepted(job, session, accepted, cast.begun))
-            async with backend.slots.taken(job.priority):
-                job, written, event = await self._generate(backend, job, brake, cast)
+            told = self._tell_accepted(job, run.seat, cast.begun, session, accepted)
+            telling = group.create_task(told)
+            job, written, event = await self._generate(job, run, cast)
+            run.seat.leave()
             await self._settler.settle(job.ticket, event, written)
             telling.cancel()
         await self._weigh(job, event)
@@ -214,14 +236,18 @@ class Counter:
             await self._conduct.note(job.ticket.author, "free-failure")
 
     async def _tell_accepted(
-        self, job: Job, session: Signer, accepted: Event, begun: asyncio.Event
+        self, job: Job, seat: Seat, begun: asyncio.Event, session: Signer, accepted: Event
     ) -> None:
-        """Send the acceptance to a program when a stream begins, or the answer takes its time.
+        """Send the acceptance to a program when a stream begins, or the answer takes its time; to a
+        person only how long the wait is, if it is long.
 
         The result repeats it, so a lost one, or one that a quick answer overtakes, is no loss.
         """
         address = job.ticket.address
         if address.dialect != "client":
+            if seat.waits and seat.wait_s >= LONG_WAIT_S:
+                text = f"You are number {seat.ahead + 1} in line: about {round(seat.wait_s)} s."
+                await self._letterbox.send(await self._letterbox.seal(address, [text]))
             return
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(ACCEPTED_AFTER_S):
@@ -230,17 +256,22 @@ class Counter:
             order=job.id,
             event=accepted.as_dict(),
             session=session.pubkey,
-            ahead=max(0, len(self._running) - self._shop.slots),
+            ahead=seat.ahead if seat.waits else 0,
+            wait_s=round(seat.wait_s) if seat.waits else None,
         )
         await self._letterbox.send(await self._letterbox.seal(address, message, keep_s=3_600))
 
     async def _generate(
-        self, backend: Backend, job: Job, brake: Brake, cast: ChunkCast
+        self, job: Job, run: _Run, cast: ChunkCast
     ) -> tuple[Job, Written, Generated | Failed]:
-        if self._world.now_s() >= job.ticket.deadline:
+        """Wait for the turn, and write. Who gives up in the line pays nothing."""
+        turned = await run.seat.turn(job.ticket.deadline - self._world.clock.now())
+        if not turned and run.brake.ending == "cancelled":
+            return job, Written(), Failed("cancelled")
+        if not turned or self._world.now_s() >= job.ticket.deadline:
             return job, Written(), Failed("deadline")
         job = job.with_order(job.ticket.order.handle(Started()))
-        written, event = await generate(backend, job, brake, cast.emit)
+        written, event = await generate(Metered(run.backend, run.seat), job, run.brake, cast.emit)
         await cast.close(failed=isinstance(event, Failed))
         return job, written, event
 
@@ -268,27 +299,37 @@ class Counter:
         message: str,
         release: Sequence[str] | None = None,
         taken: str = "Nothing was taken.",
+        *,
+        retry_after_s: int | None = None,
     ) -> None:
         """Tell the asker why not, and what was `taken`. The order of this id will never run.
 
         `release` gives him back what he had locked to us.
         """
         problem = Problem(
-            code=code, message=message[:MESSAGE_CHARS], retry_after_s=RETRY_AFTER.get(code)
+            code=code,
+            message=message[:MESSAGE_CHARS],
+            retry_after_s=RETRY_AFTER.get(code) if retry_after_s is None else retry_after_s,
         )
-        log.info("order_refused", order=letter.id[:16], code=code)
         said = refusal(letter.address, letter.id, problem, taken)
         if release and isinstance(said, Refused):
             said = said.model_copy(update={"release": list(release)})
         keep_s = RESULT_KEEP_S if release else REFUSAL_KEEP_S
         outgoing = await self._letterbox.seal(letter.address, said, keep_s=keep_s)
         if code == "rate-limited" and not release:
+            self._log_refused(letter, code)
             await self._letterbox.send(outgoing)
             return
         heard = {"id": letter.id, "wrap": letter.wrap, "at": self._world.now_s()}
         stored = self._letterbox.store(letter.id, outgoing, keep_s=keep_s)
         await self._world.store.commit(Write("heard_note", heard), *stored)
-        self._letterbox.wake()
+        self._letterbox.post(letter.id, outgoing)
+        self._log_refused(letter, code)
+
+    def _log_refused(self, letter: Letter, code: str) -> None:
+        """`took_ms`: from when the message came off the relay until its refusal was on the way."""
+        took_s = self._world.clock.monotonic() - letter.heard_at
+        log.info("order_refused", order=letter.id[:16], code=code, took_ms=round(took_s * 1_000, 1))
 
     async def tell_refused(self, ticket: Ticket, outcome: Outcome | None = None) -> None:
         """Store and send the refusal of an order whose payment the mint did not take."""

@@ -78,9 +78,10 @@ class Shop:
     listed prices.
 
     `payment_msat_max` caps one token, `balance_msat_max` one account: what a client may lose here.
-    `backends` says how many answers each back-end writes at once; `queue_max` more orders wait in
-    all. `blocked`: public keys that are not served. `restored_msat_max`: what all clients together
-    may prove to be owed that a restored store does not know of.
+    `backends` says how many answers each back-end writes at once, one that is `adaptive` at most;
+    `queue_max` more orders wait for each. `blocked`: public keys that are not served.
+    `restored_msat_max`: what all clients together may prove to be owed that a restored store does
+    not know of.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Shop:
     nip04: bool = False
     heartbeat_s: int = 600
     backends: Mapping[str, int] = field(default_factory=lambda: {"": 4})
+    adaptive: frozenset[str] = frozenset()
     queue_max: int = 32
     orders_per_author_max: int = 16
     payment_msat_max: int = 100_000_000
@@ -112,6 +114,11 @@ class Shop:
     def slots(self) -> int:
         """How many answers can be written at once."""
         return sum(self.backends.values())
+
+    @property
+    def orders_max(self) -> int:
+        """How many orders can run and wait."""
+        return self.slots + self.queue_max * len(self.backends)
 
     @property
     def coins(self) -> tuple[Accept, ...]:

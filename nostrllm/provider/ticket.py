@@ -145,8 +145,8 @@ class Job:
 
     `plan` is the swap to run first, `lock` a token that is swapped afterwards; neither when an
     account pays. `payment` names what pays in the signed acceptance. `body` is what the engine is
-    asked, `said_at` when the client wrote. `beside` is committed with the order. Of those that
-    wait, the highest `priority` is next.
+    asked, `said_at` when the client wrote. `beside` is committed with the order. `priority` is its
+    plan's; its client is `known` if he has paid for an answer before, or an account pays.
     """
 
     ticket: Ticket
@@ -161,6 +161,7 @@ class Job:
     chunk_s: float | None = None
     said_at: int = 0
     priority: int = 0
+    known: bool = False
     beside: tuple[Write, ...] = ()
 
     @property

@@ -33,13 +33,15 @@ Seconds = Annotated[float, Field(gt=0, le=3_600)]
 
 
 class _Backend(BaseModel):
-    """What every kind has. `models`: what it calls the models that it serves."""
+    """What every kind has. `models`: what it calls the models that it serves; `adaptive`: `slots`
+    are the most it is given, and how many it bears is found by its latency."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     name: str = Field(default="", pattern=r"^[a-zA-Z0-9._-]{0,64}$")
     models: list[Annotated[str, Field(min_length=1, max_length=256)]] = []
     slots: int = Field(default=4, ge=1, le=10_000)
+    adaptive: bool = False
     first_token_s: Seconds = 60.0
     idle_s: Seconds = 60.0
 

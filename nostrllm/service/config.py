@@ -258,6 +258,7 @@ class ProviderConfig(_Table):
             nip04=table.nip04,
             heartbeat_s=table.heartbeat_s,
             backends={name: each.slots for name, each in backends.items()},
+            adaptive=frozenset(name for name, each in backends.items() if each.adaptive),
             queue_max=table.queue_max,
             orders_per_author_max=table.orders_per_author_max,
             payment_msat_max=table.payment_sat_max * 1_000,

@@ -305,7 +305,8 @@ class _FromProvider(Wire):
 class Accepted(_FromProvider):
     """The order is paid and will run; `event` (kind 25427) is the provider's signature on it.
 
-    `session` is the key that signs the chunks.
+    `session` is the key that signs the chunks. While it waits, `ahead` orders are before it, for
+    about `wait_s`.
     """
 
     type: Literal["accepted"] = "accepted"
@@ -313,6 +314,7 @@ class Accepted(_FromProvider):
     event: dict[str, Any]
     session: Hex32
     ahead: int = Field(default=0, ge=0, le=1 << 20)
+    wait_s: int | None = Field(default=None, ge=0, le=86_400)
 
 
 class Refused(_FromProvider):

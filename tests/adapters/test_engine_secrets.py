@@ -22,6 +22,7 @@ from nostrllm.core.breaker import FAILURES_MAX
 from nostrllm.errors import ConfigError, EngineError
 from nostrllm.ports import Engine, Task
 from nostrllm.provider.backends import Backend
+from nostrllm.provider.slots import Slots
 from nostrllm.service.backend_tables import AnthropicBackend, OpenAIBackend
 from nostrllm.service.backends import check_backends
 from nostrllm.service.logs import setup
@@ -93,7 +94,8 @@ async def test_no_way_to_fail_tells_the_key_or_the_prompt(
     setup(stream=shown)
     async with scripted(script) as server:
         engine = make(server.url, key)
-        backend = Backend("b", engine, 1, SystemClock())
+        clock = SystemClock()
+        backend = Backend("b", engine, Slots(1, 0, clock), clock)
         for _ in range(FAILURES_MAX):
             try:
                 async for _ in backend.stream(bodies(prompt)[task], task):
