@@ -95,7 +95,7 @@ def test_whole_devnet_with_embedded_model(tmp_path: Path, engine_url: str) -> No
         ]
     assert all(config["provider"]["relays"] == found["relays"] for config in configs)
     assert all(config["provider"]["mints"] == [found["mint"]] for config in configs)
-    assert all(config["engine"]["url"] == found["engine"] for config in configs)
+    assert all(config["backend"][0]["url"] == found["engine"] for config in configs)
     cheap, dear = (config["model"][0]["output_msat_per_mtok"] for config in configs)
     assert cheap < dear
     assert not devnet.file.exists()
