@@ -2,10 +2,12 @@
 
 Fairness is that of virtual token counters (Sheng et al., "Fairness in Serving Large Language
 Models", OSDI 2024, arXiv 2401.00588): each client has a counter of the tokens it was served,
-weighted by what they cost, and the lowest counter is next. One who comes back is lifted to the
-lowest counter of those who wait, so that nobody saves up for later. The same rule is applied twice:
-between classes of priority, where a class of priority p counts each token as 1 / (1 + p), and
-between the clients of a class. A class that waits thus always gets its share, and none starves.
+weighted by what they cost, and the lowest counter is next. One who comes in is lifted to the lowest
+counter of those who wait, so that nobody saves up for later, and at least to what each would have
+got by now of a server that serves all at once (the virtual time of Parekh and Gallager, "A
+Generalized Processor Sharing Approach to Flow Control", 1993): else who has been served once would
+starve behind ever new clients. The rule is applied twice: between classes of priority, where a
+class of priority p counts each token as 1 / (1 + p), and between the clients of a class.
 
 Who may wait follows dynamic thresholds (Choudhury and Hahne, "Dynamic Queue Length Thresholds for
 Shared-Memory Packet Switches", 1998): a client may have as many orders waiting as seats are free,
@@ -17,8 +19,8 @@ Pure: no clock, no waiting. The caller says when an order came, was paid, wrote 
 
 from __future__ import annotations
 
-from collections import OrderedDict
-from collections.abc import Collection, Hashable
+from collections import Counter, OrderedDict, defaultdict
+from collections.abc import Hashable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
 
@@ -47,41 +49,55 @@ class Asked:
     @property
     def weight(self) -> int:
         """How many times the share of one without priority."""
-        return 1 + max(0, self.priority)
+        return _weight(self.priority)
 
 
 class _Counters(Generic[K]):
-    """How much each was served; `busy` are those whose counter must not be forgotten."""
+    """How much each was served, in tokens by its weight, of those that share something."""
 
     def __init__(self) -> None:
         self._served: OrderedDict[K, float] = OrderedDict()
-        self._last: K | None = None
+        self._fair = 0.0
+        self._waiting: dict[K, int] = {}
+        self.open: dict[K, int] = {}
 
-    def of(self, key: K, waiting: Collection[K]) -> float:
-        """What its counter is, or would be if it came in now."""
-        if key in waiting:
-            return self._served[key]
-        last = 0.0 if self._last is None else self._served[self._last]
-        floor = min((self._served[each] for each in waiting), default=last)
-        return max(self._served.get(key, floor), floor)
+    def of(self, key: K) -> float:
+        """Its counter, or what it would be if it came in now."""
+        served = self._served.get(key, 0.0)
+        if key in self._waiting:
+            return served
+        lowest = min((self._served[each] for each in self._waiting), default=0.0)
+        return max(served, lowest, self._fair)
 
-    def lift(self, key: K, waiting: Collection[K], busy: Collection[K]) -> None:
-        """It has something waiting again."""
-        self._served[key] = self.of(key, waiting)
-        self._served.move_to_end(key)
+    def enter(self, key: K) -> None:
+        """It has one more order waiting."""
+        self._served[key] = self.of(key)
+        _count(self._waiting, key, 1)
+        _count(self.open, key, 1)
         if len(self._served) > KEPT_MAX:
-            kept = {*busy, key, self._last}
-            forgotten = next((each for each in self._served if each not in kept), None)
+            forgotten = next((each for each in self._served if each not in self.open), None)
             if forgotten is not None:
                 del self._served[forgotten]
 
-    def charge(self, key: K, tokens: float) -> None:
+    def begin(self, key: K) -> None:
+        """An order of its waits no longer."""
+        _count(self._waiting, key, -1)
+
+    def end(self, key: K) -> None:
+        """An order of its is over."""
+        _count(self.open, key, -1)
+
+    def charge(self, key: K, tokens: float, fair: float) -> None:
+        """It was served; `fair` is what each would have got if all were served at once."""
         self._served[key] += tokens
         self._served.move_to_end(key)
+        self._fair += fair
 
-    def left(self, key: K) -> None:
-        """It has nothing waiting any more; if it was the last, the next begins where it stands."""
-        self._last = key
+
+def _count(counts: dict[K, int], key: K, by: int) -> None:
+    counts[key] = counts.get(key, 0) + by
+    if not counts[key]:
+        del counts[key]
 
 
 class FairQueue:
@@ -100,7 +116,7 @@ class FairQueue:
     def _clear(self) -> None:
         """Nobody is served: what was before gives no claim and no debt."""
         self._classes: _Counters[int] = _Counters()
-        self._clients: _Counters[tuple[int, str]] = _Counters()
+        self._clients: defaultdict[int, _Counters[str]] = defaultdict(_Counters)
 
     @property
     def running(self) -> int:
@@ -134,17 +150,8 @@ class FairQueue:
         """Let an order wait; False if it does not fit. It is passed over until it is `ready`."""
         if not self.fits(asked):
             return False
-        everybody = (*self._waiting.values(), *self._running.values())
-        self._classes.lift(
-            asked.priority,
-            {each.priority for each in self._waiting.values()},
-            {each.priority for each in everybody},
-        )
-        self._clients.lift(
-            _place(asked),
-            {_place(each) for each in self._waiting.values() if each.priority == asked.priority},
-            {_place(each) for each in everybody},
-        )
+        self._classes.enter(asked.priority)
+        self._clients[asked.priority].enter(asked.client)
         self._waiting[asked.id] = asked
         return True
 
@@ -157,24 +164,20 @@ class FairQueue:
         if self.running >= self.limit or not self._ready:
             return None
         ready = [each for each in self._waiting.values() if each.id in self._ready]
-        classes = {each.priority for each in self._waiting.values()}
         first = min(
             {each.priority for each in ready},
-            key=lambda priority: (self._classes.of(priority, classes), -priority),
+            key=lambda priority: (self._classes.of(priority), -priority),
         )
         # min() keeps the first of equals: who came first.
         chosen = min(
             (each for each in ready if each.priority == first),
-            key=lambda each: self._clients.of(_place(each), {_place(each)}),
+            key=lambda each: self._clients[first].of(each.client),
         )
-        self._run(chosen)
-        return chosen.id
-
-    def _run(self, chosen: Asked) -> None:
-        self._leave_queue(chosen)
+        self._leave_line(chosen)
         self._running[chosen.id] = chosen
         self._started += 1
         self._charge(chosen, PROMPT_WEIGHT * chosen.prompt_tokens)
+        return chosen.id
 
     def wrote(self, order_id: str, tokens: int) -> None:
         """A running order was served so many tokens of answer."""
@@ -184,8 +187,11 @@ class FairQueue:
         """An order is over, or will never run. Unknown ones are no matter."""
         waiting = self._waiting.get(order_id)
         if waiting is not None:
-            self._leave_queue(waiting)
-        self._running.pop(order_id, None)
+            self._leave_line(waiting)
+        over = waiting or self._running.pop(order_id, None)
+        if over is not None:
+            self._classes.end(over.priority)
+            self._clients[over.priority].end(over.client)
         if not self._running and not self._waiting:
             self._clear()
 
@@ -205,36 +211,30 @@ class FairQueue:
         return total
 
     def _peers_before(self, asked: Asked, peers: list[Asked]) -> int:
-        places = {_place(each) for each in peers}
-        step = self._mean_charge
-        seen: dict[tuple[int, str], int] = {}
+        """Those of its class; a client's n-th begins n average orders after the first."""
+        step = self._charged / self._started if self._started else 1.0
+        counters = self._clients[asked.priority]
+        earlier: Counter[str] = Counter()
         begins = []
         for each in peers:
-            place = _place(each)
-            begins.append(self._clients.of(place, places) + seen.get(place, 0) * step)
-            seen[place] = seen.get(place, 0) + 1
-        own = self._clients.of(_place(asked), places) + seen.get(_place(asked), 0) * step
+            begins.append(counters.of(each.client) + earlier[each.client] * step)
+            earlier[each.client] += 1
+        own = counters.of(asked.client) + earlier[asked.client] * step
         return sum(begin <= own for begin in begins)
-
-    @property
-    def _mean_charge(self) -> float:
-        """What an order counts, about; only its ratio to the counters matters."""
-        return self._charged / self._started if self._started else 1.0
 
     def _charge(self, asked: Asked, tokens: float) -> None:
         self._charged += tokens
-        self._classes.charge(asked.priority, tokens / asked.weight)
-        self._clients.charge(_place(asked), tokens)
+        clients = self._clients[asked.priority]
+        clients.charge(asked.client, tokens, tokens / len(clients.open))
+        weights = sum(map(_weight, self._classes.open))
+        self._classes.charge(asked.priority, tokens / asked.weight, tokens / weights)
 
-    def _leave_queue(self, asked: Asked) -> None:
+    def _leave_line(self, asked: Asked) -> None:
         del self._waiting[asked.id]
         self._ready.discard(asked.id)
-        rest = self._waiting.values()
-        if all(each.priority != asked.priority for each in rest):
-            self._classes.left(asked.priority)
-        if all(_place(each) != _place(asked) for each in rest):
-            self._clients.left(_place(asked))
+        self._classes.begin(asked.priority)
+        self._clients[asked.priority].begin(asked.client)
 
 
-def _place(asked: Asked) -> tuple[int, str]:
-    return asked.priority, asked.client
+def _weight(priority: int) -> int:
+    return 1 + max(0, priority)

@@ -12,6 +12,9 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Final
 
+#: What an order is taken to need before one has ended.
+UNKNOWN_S: Final = 5.0
+
 #: A wait that is told is not shorter than this, so that nobody comes back at once.
 RETRY_S_MIN: Final = 1
 RETRY_S_MAX: Final = 3_600
@@ -33,10 +36,10 @@ class ServiceTime:
         return ServiceTime(self.mean_s + error / 8, deviation)
 
     def likely_s(self, ages_s: Sequence[float]) -> float:
-        """What an order takes, on the high side; while none has ended, as long as those that run
+        """What an order takes, on the high side; while none has ended, no less than those that run
         have taken (`ages_s`)."""
         if self.mean_s is None:
-            return max(ages_s, default=0.0)
+            return max([UNKNOWN_S, *ages_s])
         return self.mean_s + self.deviation_s
 
 

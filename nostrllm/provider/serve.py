@@ -11,6 +11,7 @@ import contextlib
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from math import ceil
 from typing import Final
 
 import structlog
@@ -257,7 +258,7 @@ class Counter:
             event=accepted.as_dict(),
             session=session.pubkey,
             ahead=seat.ahead if seat.waits else 0,
-            wait_s=round(seat.wait_s) if seat.waits else None,
+            wait_s=ceil(seat.wait_s) if seat.waits else None,
         )
         await self._letterbox.send(await self._letterbox.seal(address, message, keep_s=3_600))
 

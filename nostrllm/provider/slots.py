@@ -30,6 +30,7 @@ class Slots:
         self._seats: dict[str, Seat] = {}
         self._began: dict[str, float] = {}
         self._service = ServiceTime()
+        self._first = ServiceTime(0.0)
 
     @property
     def limit(self) -> int:
@@ -43,7 +44,7 @@ class Slots:
 
     @property
     def service_s(self) -> float:
-        """What an order takes in its slot, on the high side; 0 while nothing is known."""
+        """What an order takes in its slot, on the high side."""
         return self._service.likely_s(self._ages())
 
     def check(self, author: str) -> None:
@@ -52,15 +53,17 @@ class Slots:
             raise self._full()
 
     def take(self, asked: Asked, patience_s: float) -> Seat:
-        """A place in the line. Raises RemoteError `busy`: there is none, or the turn would come
-        after `patience_s`."""
+        """A place in the line. Raises RemoteError `busy`: there is none, or the first token would
+        come after `patience_s`."""
         ahead = self._queue.ahead_of(asked)
         wait_s = self._wait_s(ahead)
-        if wait_s > patience_s:
+        # Orders of those who were served less may still come before it: so much as a round.
+        late_s = wait_s + self.service_s + self._first.likely_s([]) - patience_s
+        if wait_s and late_s > 0:
             raise RemoteError(
-                f"the wait is about {retry_s(wait_s)} s, longer than your deadline",
+                f"the wait is about {retry_s(wait_s)} s, too long for your deadline",
                 code="busy",
-                retry_after_s=retry_s(wait_s - patience_s),
+                retry_after_s=retry_s(late_s),
             )
         if not self._queue.enter(asked):
             raise self._full()
@@ -93,8 +96,9 @@ class Slots:
 
     def first_token(self, order_id: str) -> None:
         """The back-end began to answer."""
+        latency_s = self._clock.monotonic() - self._began[order_id]
+        self._first = self._first.after(latency_s)
         if self._gradient is not None:
-            latency_s = self._clock.monotonic() - self._began[order_id]
             self._adapt(self._gradient.after(latency_s, self._queue.running))
 
     def turned_down(self) -> None:

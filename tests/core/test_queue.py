@@ -63,7 +63,7 @@ def test_who_comes_back_has_saved_nothing_up() -> None:
     assert served(line)[:6] == ["a3", "b0", "a4", "b1", "a5", "b2"]
 
 
-def test_who_comes_into_an_empty_line_begins_where_the_last_one_stands() -> None:
+def test_who_comes_into_an_empty_line_is_not_behind_those_who_are_served() -> None:
     line = FairQueue(1, 40)
     entered(line, Asked("a0", "a", 100))
     assert line.next() == "a0"  # it runs, nobody waits
@@ -159,7 +159,7 @@ def test_counters_of_those_who_left_are_bounded(monkeypatch: pytest.MonkeyPatch)
     for n in range(10):
         entered(line, Asked(f"{n}", f"client-{n}", 5))
         line.leave(f"{n}")
-    assert len(line._clients._served) <= 3
+    assert len(line._clients[0]._served) <= 3
     entered(line, *(Asked(f"w{n}", f"wait-{n}", 5) for n in range(5)))  # all busy: none forgotten
     line.leave("long")
     assert served(line) == [f"w{n}" for n in range(5)]
@@ -257,3 +257,23 @@ def test_nobody_starves_behind_newcomers(priority: int, prompt: int, output: int
         line.wrote(order, output)
         line.leave(order)
     raise AssertionError
+
+
+@given(st.integers(1, 6), st.integers(1, PROMPT), st.integers(1, OUTPUT))
+def test_the_second_order_does_not_starve_behind_ever_new_clients(
+    crowd: int, prompt: int, output: int
+) -> None:
+    line = FairQueue(1, 1_000)
+    entered(line, *(Asked(f"r{n}", "regular", prompt) for n in range(3)))
+    entered(line, *(Asked(f"{n}", f"new-{n}", prompt) for n in range(crowd)))
+    turns = 0
+    while line.running + line.waiting > crowd:  # until the regular's last is served
+        order = line.next()
+        assert order is not None
+        turns += 1
+        line.wrote(order, output)
+        if not order.startswith("r"):
+            new = Asked(f"late-{turns}", f"late-{turns}", prompt)
+            entered(line, new)
+        line.leave(order)
+    assert turns <= 3 * (crowd + 2)

@@ -10,8 +10,9 @@ from nostrllm.core.waits import ServiceTime, expected_s, retry_s
 
 
 def test_nothing_is_known_before_the_first() -> None:
-    assert ServiceTime().likely_s([]) == 0
-    assert ServiceTime().likely_s([3.0, 1.0]) == 3.0
+    assert ServiceTime().likely_s([]) == 5.0
+    assert ServiceTime().likely_s([3.0, 1.0]) == 5.0
+    assert ServiceTime().likely_s([3.0, 9.0]) == 9.0
 
 
 def test_it_follows_what_orders_take() -> None:

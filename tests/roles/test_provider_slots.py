@@ -84,7 +84,7 @@ async def test_a_full_line_says_when_to_come_back() -> None:
         with pytest.raises(RemoteError) as caught:
             refused()
         assert caught.value.code == "busy"
-        assert caught.value.retry_after_s == 1
+        assert caught.value.retry_after_s == 5
     assert slots.waiting == 3
 
 
