@@ -27,8 +27,9 @@ from nostrllm.service.config import (
     SweepTable,
     TermsTable,
 )
+from nostrllm.service.pricing_tables import PricingTable
 from nostrllm.service.rate_tables import MintTable, RateSourceTable, RatesTable
-from nostrllm.wire import announcement, kinds, order, receipt
+from nostrllm.wire import announcement, kinds, order, receipt, tick
 from nostrllm.wire.chat import COMMANDS
 from nostrllm.wire.message import Wire
 
@@ -122,7 +123,7 @@ def test_every_kind_of_ours_is_explained() -> None:
 
 def messages() -> Iterator[type[Wire]]:
     """Every class of what travels as JSON."""
-    for module in (announcement, order, receipt):
+    for module in (announcement, order, receipt, tick):
         for thing in vars(module).values():
             if isinstance(thing, type) and issubclass(thing, Wire):
                 yield thing
@@ -149,6 +150,7 @@ def test_every_field_of_the_providers_file() -> None:
         "provider": ProviderTable,
         "terms": TermsTable,
         "mint": MintTable,
+        "pricing": PricingTable,
         "rates": RatesTable,
         "rates.source": RateSourceTable,
         "locked": LockedTable,
@@ -286,8 +288,7 @@ def test_the_worked_example_is_that_of_the_vectors() -> None:
 def test_decisions_are_listed_and_numbered() -> None:
     folder = ROOT / "docs" / "decisions"
     files = sorted(path.name for path in folder.glob("[0-9]*.md"))
-    # a number is given when a decision is begun, so one may be on its way still
-    assert len({name[:4] for name in files}) == len(files)
+    assert [int(name[:4]) for name in files] == list(range(1, len(files) + 1))
     index = (folder / "README.md").read_text(encoding="utf-8")
     for name in files:
         text = (folder / name).read_text(encoding="utf-8")

@@ -32,10 +32,14 @@ Reason = Literal[
     "sweep",  # batch work: dear first, then cheaper until all who wait have bought
     "backlog",  # batch work: more is queued than will soon be done
     "decay",  # nobody has bought for long
+    "batch-decay",  # nor batch work
     "held",  # no public change for so little, or so soon
     "cost-floor",  # not below what the work costs
     "bound",  # not outside of what the operator allows
 ]
+
+#: Those that are about batch work alone.
+BATCH_REASONS: Final = frozenset({"sweep", "backlog", "batch-decay"})
 
 #: A price is at least this many times the marginal cost.
 MARGIN: Final = 1.05
@@ -194,7 +198,8 @@ class Adaptive:
         draft = (
             _Draft(interactive, batch, ("demand",))
             .noted("competitor", when=self._rival.moved)
-            .noted("decay", when=max(cheaper, batch_cheaper) > 0.01)
+            .noted("decay", when=cheaper > 0.01)
+            .noted("batch-decay", when=batch_cheaper > 0.01)
             .noted("experiment", when=shift != 0 and congestion == 0)
             .noted("congestion", when=congestion > 0)
             .noted("sweep", when=True)

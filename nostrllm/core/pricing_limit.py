@@ -71,12 +71,22 @@ class ChangeLimiter:
             self._changed_at_s.popleft()
         return self._per_hour - len(self._changed_at_s)
 
+    def next_s(self, now_s: float) -> float:
+        """From when on a change is left."""
+        return now_s if self.left(now_s) else self._changed_at_s[0] + HOUR_S
+
     def change(
         self, now_s: float, published: tuple[float, float], live: tuple[float, float]
     ) -> bool:
         """Is it time to publish the live prices? If so, that counts as a change."""
         left = self.left(now_s)
         if left == 0 or difference(live, published) < threshold(left, self._per_hour):
+            return False
+        return self.use(now_s)
+
+    def use(self, now_s: float) -> bool:
+        """Change the list for another reason than these prices, if one is left."""
+        if self.left(now_s) == 0:
             return False
         self._changed_at_s.append(now_s)
         return True

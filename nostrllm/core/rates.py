@@ -6,7 +6,6 @@ straight line, until it is too old and the unit has no worth here: there is no r
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal, InvalidOperation
@@ -26,10 +25,6 @@ MSAT_MAX: Final = 10**10
 #: One bitcoin in msat, and a dollar in its coins.
 BTC_MSAT: Final = 10**11
 CENTS: Final = 100
-
-#: Public price lists change no more often than this of themselves.
-CHANGES_MAX: Final = 6
-CHANGES_S: Final = 3_600
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +64,15 @@ class Guard:
         msat = rate.msat * (WHOLE_BP - margin_bp) // WHOLE_BP
         return Rate(msat, rate.at) if MSAT_MIN <= msat <= MSAT_MAX else None
 
+    def asked(self, rate: Rate | None, now_s: int) -> Rate | None:
+        """What a price in this unit is turned into msat by: the margin is added, rounded up; None
+        where the rate is not known."""
+        margin_bp = None if rate is None else self.margin_bp(now_s - rate.at)
+        if rate is None or margin_bp is None:
+            return None
+        msat = -(-rate.msat * (WHOLE_BP + margin_bp) // WHOLE_BP)
+        return Rate(msat, rate.at) if MSAT_MIN <= msat <= MSAT_MAX else None
+
 
 def moved(old: Rate | None, new: Rate | None, by_bp: int) -> bool:
     """Is the new one away from the old one by more than so many hundredths of a percent?"""
@@ -97,18 +101,3 @@ def cent_msat(usd_per_btc: object) -> int:
 def agreed(found: Sequence[int], at_least: int) -> int | None:
     """The median of what sources say, the lower one of two; None when too few said anything."""
     return median_low(found) if found and len(found) >= at_least else None
-
-
-class Changes:
-    """Counts the changes of a public list, so that they stay few."""
-
-    def __init__(self) -> None:
-        self._times: deque[float] = deque(maxlen=CHANGES_MAX)
-
-    def allowed(self, now_s: float) -> bool:
-        """May the list change again at this time, on a clock that never runs backwards?"""
-        return len(self._times) < CHANGES_MAX or now_s - self._times[0] >= CHANGES_S
-
-    def note(self, now_s: float) -> None:
-        """It changed."""
-        self._times.append(now_s)

@@ -19,6 +19,7 @@ from nostrllm.ports import Filter, Write
 from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.rates import RateDesk
 from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.tariff import Tariff
 from nostrllm.wire import kinds
 from nostrllm.wire.announcement import (
     PROMISE_S_MAX,
@@ -76,7 +77,9 @@ class Announcer:
         self._pages: dict[str, PricePage] = {}
         self._current: dict[str, str] = {}  # model id → price page event id
         self.instance = ""
-        self.rates = RateDesk(world, shop)
+        self.rates = RateDesk(world, shop, lambda: self.tariff.limiter.use(self._world.now_s()))
+        self.tariff = Tariff(world, shop, self.rates.asked)
+        self._listed: list[ModelOffer] = []
         self._publishing = asyncio.Lock()
         self._seq = 0
         self._last_announced = 0
@@ -91,6 +94,7 @@ class Announcer:
         if not rows:
             await store.commit(Write("meta_set", {"name": "instance", "value": self.instance}))
         self._last_announced = await self._last_time(f"{kinds.ANNOUNCEMENT}")
+        await self.tariff.open()
         for row in await store.read("price_pages_all"):
             event = parse_event(json.loads(row["content"]))
             self._pages[event.id] = parse_price_page(event)
@@ -196,10 +200,28 @@ class Announcer:
         raise RemoteError(f"no model {model_id[:64]!r} in this price list", code="model-unknown")
 
     def current(self, model_id: str) -> tuple[ModelOffer, str]:
-        """A model's price now, and the list that says so. Raises RemoteError `model-unknown`."""
+        """A model's price now, and the list that says so.
+
+        Raises RemoteError `model-unknown`, or `model-unavailable` where its price is not known.
+        """
         self._shop.model(model_id)
-        price_id = self._current[model_id]
+        price_id = self._current.get(model_id)
+        if price_id is None:
+            raise RemoteError(
+                "what this model costs in sats is not known at the moment; try again soon",
+                code="model-unavailable",
+            )
         return self.promised(price_id, model_id), price_id
+
+    @property
+    def offers(self) -> tuple[ModelOffer, ...]:
+        """Everything that can be had now, at its price of now."""
+        return tuple(self.promised(page, id) for id, page in self._current.items())
+
+    @property
+    def seq(self) -> int:
+        """The number of the newest price list."""
+        return self._seq
 
     # publishing
 
@@ -226,12 +248,22 @@ class Announcer:
         self._seq += 1
         valid_until = self._world.now_s() + PROMISE_S_MAX
         events, pays = [], self.rates.pays()
-        pages = price_pages(self._offers(), seq=self._seq, valid_until=valid_until, pays=pays)
+        self._listed = self.tariff.offers()
+        pages = price_pages(
+            self._listed,
+            seq=self._seq,
+            valid_until=valid_until,
+            pays=pays,
+            reasons=self.tariff.said,
+        )
+        current: dict[str, str] = {}
         for page in pages:
             at = await self._next_time(f"{kinds.PRICE_LIST}:{page.page}")
             draft = price_draft(page, self._shop.d, at, valid_until + GRACE_S)
             events.append(await self._world.identity.sign(draft))
             await self._keep(events[-1], page)
+            current.update((model.id, events[-1].id) for model in page.models)
+        self._current = current
         return events
 
     async def publish(self) -> bool:
@@ -244,14 +276,16 @@ class Announcer:
 
     async def follow_rates(self) -> None:
         """Publish a fresh list when a rate has moved, for ever."""
-        await self.rates.run(self._publish_unless_usurped)
+        await self.rates.run(self._publish_moved)
 
-    async def _publish_unless_usurped(self) -> None:
+    async def _publish_moved(self) -> None:
+        await self.tariff.save(self.tariff.learned)  # that one of the hour's changes is used
+        await self.publish_unless_usurped()
+
+    async def publish_unless_usurped(self) -> None:
+        """As `publish`, unless another daemon sells under our key."""
         if not self.usurped:
             await self.publish()
-
-    def _offers(self) -> list[ModelOffer]:
-        return [model.offer for model in self._shop.models]
 
     async def close(self) -> None:
         """Say that no more orders are taken; another daemon's announcement is left alone."""
@@ -305,7 +339,7 @@ class Announcer:
             instance=self.instance,
             closing=closing,
             price_seq=self._seq,
-            price_root=price_root(self._offers()),
+            price_root=price_root(self._listed),
             profile=Profile(
                 name=self._shop.name,
                 about=self._shop.about,
@@ -328,7 +362,6 @@ class Announcer:
         )
         self._pages = {n: kept for n, kept in self._pages.items() if kept.valid_until >= before}
         self._pages[event.id] = page
-        self._current.update((model.id, event.id) for model in page.models)
 
     async def _last_time(self, address: str) -> int:
         rows = await self._world.store.read("meta_get", name=f"at:{address}")

@@ -125,6 +125,10 @@ class Backends:
         """The back-end that writes for a model. Raises RemoteError `model-unknown`."""
         return self._backends[self._shop.model(model_id).backend]
 
+    def named(self, name: str) -> Backend:
+        """The back-end of this name."""
+        return self._backends[name]
+
     def check(self, model_id: str) -> None:
         """Refuse before anything is taken. Raises RemoteError `model-unknown`,
         `model-unavailable`."""

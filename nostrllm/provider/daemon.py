@@ -35,6 +35,7 @@ from nostrllm.provider.memberships import Memberships
 from nostrllm.provider.paymentkey import PaymentKey
 from nostrllm.provider.payments import Payments
 from nostrllm.provider.plans import Plans
+from nostrllm.provider.pricer import Pricer
 from nostrllm.provider.quarantine import Quarantine
 from nostrllm.provider.recover import Recovery
 from nostrllm.provider.redeem import Redeemer
@@ -94,6 +95,9 @@ class Daemon:
         self._locks = Locks(world, shop, self._key, self.trials)
         self._settler = Settler(world, self._letterbox, self._locks)
         self._counter = Counter(world, shop, self._letterbox, self._settler, self.conduct)
+        self.pricer = Pricer(
+            world, shop, self.announcer, self._counter.backends, self._counter.meter
+        )
         self.subscribers = Subscribers(world, shop, self._letterbox)
         self._admission = Admission(
             world, shop, self.announcer, self.conduct, self._locks, self.subscribers
@@ -149,6 +153,7 @@ class Daemon:
         await self.quarantine.open()
         self._key.open(self.announcer.instance, await self.announcer.former())
         await self.announcer.rates.look()
+        await self.pricer.begin()
         await self.announcer.promise()
         await self.recovery.sweep()
         await self._payments.tell_lost()
@@ -161,6 +166,7 @@ class Daemon:
                     self.announcer.run,
                     self.announcer.watch,
                     self.announcer.follow_rates,
+                    self.pricer.run,
                     self.recovery.run,
                     self.subscribers.run,
                     self.lightning.deposits.run,
@@ -299,9 +305,10 @@ class Daemon:
         return bool(rows)
 
     async def _order(self, wish: Wish, invoice: str | None = None) -> None:
-        self._counter.check_room(wish.offer.id, wish.letter.author)
-        job = await self._admission.admit(wish)
-        await self._counter.serve(self.lightning.with_invoice(wish.letter, job, invoice))
+        with self._counter.meter.order(wish):
+            self._counter.check_room(wish.offer.id, wish.letter.author)
+            job = await self._admission.admit(wish)
+            await self._counter.serve(self.lightning.with_invoice(wish.letter, job, invoice))
         if invoice is not None:
             self.lightning.melts.wake()
 

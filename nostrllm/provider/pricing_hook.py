@@ -129,7 +129,8 @@ async def _talk(process: asyncio.subprocess.Process, question: bytes) -> bytes:
     """Ask and read to the end, or to one byte more than an answer may have."""
     if process.stdin is None or process.stdout is None:
         raise AssertionError("started with pipes")
-    with contextlib.suppress(ConnectionError):  # it may not care what the state is
+    # It may not care what the state is, and be over already: uvloop says that by a RuntimeError.
+    with contextlib.suppress(ConnectionError, RuntimeError):
         process.stdin.write(question)
         await process.stdin.drain()
     process.stdin.close()

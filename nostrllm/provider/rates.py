@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from nostrllm.core.rates import Changes, Rate, moved
+from nostrllm.core.rates import Rate, moved
 from nostrllm.errors import WorldError
 from nostrllm.provider.shop import Shop, World
 from nostrllm.wire.announcement import Pay
@@ -20,18 +20,18 @@ log = structlog.get_logger()
 
 
 class RateDesk:
-    """Knows the rates, and says what coins pay."""
+    """Knows the rates, and says what coins pay. `may_change`: may the list change once more?"""
 
-    def __init__(self, world: World, shop: Shop) -> None:
+    def __init__(self, world: World, shop: Shop, may_change: Callable[[], bool]) -> None:
         self._world = world
         self._shop = shop
+        self._may_change = may_change
         self._known: dict[str, Rate] = {}
         self._said: dict[str, Rate | None] = {}
-        self._changes = Changes()
 
     async def look(self) -> None:
         """Ask for every rate; what is not told stays as it was, and grows old."""
-        for unit in self._shop.rated:
+        for unit in self._shop.looked_up:
             try:
                 if self._world.rates is None:
                     raise WorldError("there is no source of rates", code="payment-rate-unknown")
@@ -43,6 +43,10 @@ class RateDesk:
         """What one coin of each unit with a rate counts for now."""
         now, guard = self._world.now_s(), self._shop.rates.guard
         return {unit: guard.counted(self._known.get(unit), now) for unit in self._shop.rated}
+
+    def asked(self, unit: str) -> Rate | None:
+        """What a price in this unit is turned into msat by now."""
+        return self._shop.rates.guard.asked(self._known.get(unit), self._world.now_s())
 
     def pays(self) -> list[Pay] | None:
         """What the next list says; None where it need not say anything."""
@@ -59,14 +63,13 @@ class RateDesk:
 
     async def run(self, publish: Callable[[], Awaitable[object]]) -> None:
         """Keep the rates; `publish` a list in between when one has moved, but not too often."""
-        while self._shop.rated:
+        while self._shop.looked_up:
             await self._world.clock.sleep(self._shop.rates.every_s)
             await self.look()
-            now, by_bp = self._world.clock.monotonic(), self._shop.rates.moved_bp
+            by_bp = self._shop.rates.moved_bp
             counted = self.counted()
             far = any(moved(self._said.get(unit), rate, by_bp) for unit, rate in counted.items())
-            if far and self._changes.allowed(now):
-                self._changes.note(now)
+            if far and self._may_change():
                 log.info(
                     "rate_moved", **{unit: rate and rate.msat for unit, rate in counted.items()}
                 )

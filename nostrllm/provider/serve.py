@@ -30,6 +30,7 @@ from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.generate import Brake, generate
 from nostrllm.provider.invoices import used_before
 from nostrllm.provider.locked import refused
+from nostrllm.provider.meter import Meter
 from nostrllm.provider.reply import RESULT_KEEP_S, Address, Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
@@ -87,6 +88,11 @@ class Counter:
         self._conduct = conduct
         self._locks = settler.locks
         self.backends = Backends(world, shop)
+        self.meter = Meter(
+            dict(shop.backends),
+            lambda model_id: shop.model(model_id).backend,
+            world.clock.monotonic,
+        )
         self._running: dict[str, _Run] = {}
         self.closing = False
 
@@ -272,7 +278,10 @@ class Counter:
         if not turned or self._world.now_s() >= job.ticket.deadline:
             return job, Written(), Failed("deadline")
         job = job.with_order(job.ticket.order.handle(Started()))
-        written, event = await generate(Metered(run.backend, run.seat), job, run.brake, cast.emit)
+        with self.meter.writing(job.ticket.model) as told:
+            engine = Metered(run.backend, run.seat)
+            written, event = await generate(engine, job, run.brake, cast.emit)
+            told(written.usage)
         await cast.close(failed=isinstance(event, Failed))
         return job, written, event
 

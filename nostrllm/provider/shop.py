@@ -8,7 +8,9 @@ from typing import Final
 
 from nostrllm.core.money import RATED, UNIT_MSAT
 from nostrllm.core.plan import FULL, Plan
+from nostrllm.core.pricing import Bounds
 from nostrllm.core.rates import Guard
+from nostrllm.core.tariff import Sum
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Clock, Engine, Keyring, Mints, Rates, Relays, Signer, Store
 from nostrllm.purse import Purse
@@ -23,11 +25,22 @@ STORE_PARTS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model for sale: what is announced, and what the back-end of this name calls it."""
+    """A model for sale: what is announced, and what the back-end of this name calls it.
+
+    `sum` is its list price, where that is not the one in `offer` because it is pegged; `cost` what
+    the work costs the operator.
+    """
 
     offer: ModelOffer
     upstream: str
     backend: str = ""
+    sum: Sum | None = None
+    cost: Sum | None = None
+
+    @property
+    def is_pegged(self) -> bool:
+        """Does it need a rate to be priced?"""
+        return any(one is not None and one.unit == "usd" for one in (self.sum, self.cost))
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +84,36 @@ class RatePolicy:
 
 
 @dataclass(frozen=True, slots=True)
+class Pricing:
+    """How prices move: by the policy that learns, the operator's own code, or not at all.
+
+    `code` is `module:attribute`, `command` a program; with neither, `learned` says which of ours.
+    It is asked every `every_s`; `rivals_s` is how often others' prices are looked up; with `ticks`
+    relays are told of live prices and waits between two lists.
+    """
+
+    learned: bool = False
+    code: str = ""
+    command: tuple[str, ...] = ()
+    bounds: Bounds = field(default_factory=Bounds)
+    every_s: float = 15.0
+    rivals_s: float = 120.0
+    changes_per_hour: int = 6
+    ticks: bool = True
+
+    @property
+    def name(self) -> str:
+        """Whose what was learned is."""
+        own = self.code or " ".join(self.command)
+        return own or ("learned" if self.learned else "fixed")
+
+    @property
+    def moves(self) -> bool:
+        """May prices change by themselves?"""
+        return self.name != "fixed"
+
+
+@dataclass(frozen=True, slots=True)
 class Shop:
     """The operator's decisions; `mints` and `relays` are normal URLs.
 
@@ -105,6 +148,7 @@ class Shop:
     plans: tuple[Plan, ...] = ()
     accepts: tuple[Accept, ...] = ()
     rates: RatePolicy = field(default_factory=RatePolicy)
+    pricing: Pricing = field(default_factory=Pricing)
     exposure: Exposure = field(default_factory=Exposure)
     restored_msat_max: int = 10_000_000
     limits: Limits = field(default_factory=Limits)
@@ -130,6 +174,16 @@ class Shop:
     def rated(self) -> tuple[str, ...]:
         """The units among them whose worth is a rate."""
         return tuple(sorted({coin.unit for coin in self.coins} & RATED))
+
+    @property
+    def pegged(self) -> bool:
+        """Is there a price or a cost in dollars?"""
+        return any(model.is_pegged for model in self.models)
+
+    @property
+    def looked_up(self) -> tuple[str, ...]:
+        """The units whose rates are needed, for coins or for prices."""
+        return tuple(sorted({*self.rated, *(("usd",) if self.pegged else ())}))
 
     def filling(self, unit: str) -> tuple[str, ...]:
         """The mints whose coins of this unit fill accounts."""

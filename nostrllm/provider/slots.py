@@ -43,6 +43,11 @@ class Slots:
         return self._queue.waiting
 
     @property
+    def wait_s(self) -> float:
+        """How long an order that comes now would wait."""
+        return self._wait_s(self._queue.waiting)
+
+    @property
     def service_s(self) -> float:
         """What an order takes in its slot, on the high side."""
         return self._service.likely_s(self._ages())

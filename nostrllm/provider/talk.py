@@ -289,8 +289,7 @@ class Talk:
 
     async def _models(self, letter: Letter, _said: chat.Chat) -> Texts:
         chosen, _ = await self._chosen(letter.author)
-        offers = tuple(self._announcer.current(model.offer.id)[0] for model in self._shop.models)
-        return [chat.models_text(offers, chosen.id)]
+        return [chat.models_text(self._announcer.offers, chosen.id)]
 
     async def _price(self, letter: Letter, said: chat.Chat) -> Texts:
         if said.argument:

@@ -16,14 +16,18 @@ from nostrllm.core.plan import FULL, Plan
 from nostrllm.errors import ConfigError, RemoteError
 from nostrllm.provider.shop import Accept, Exposure, Model, RatePolicy, Shop
 from nostrllm.service.backend_tables import BackendTable, LlamaBackend
+from nostrllm.service.pricing_tables import PricesTable, PricingTable
 from nostrllm.service.rate_tables import MintTable, RatesTable
 from nostrllm.wire.announcement import PAYS_MAX, ModelOffer, Price, Terms
-from nostrllm.wire.message import MintUrl, RelayUrl
+from nostrllm.wire.message import MSAT_MAX, MintUrl, RelayUrl
 from nostrllm.wire.places import relay_url
 from nostrllm.wire.token import normal_url
 
 #: An announcement names no more.
 MINTS_MAX = 32
+
+#: Stands where a price in dollars is not known yet: it is listed nowhere, and nobody could pay it.
+UNKNOWN = Price(input=MSAT_MAX, output=MSAT_MAX, request=MSAT_MAX)
 
 
 class _Table(BaseModel):
@@ -92,8 +96,8 @@ class SweepTable(_Table):
     every_s: int = Field(default=3_600, ge=10, le=31 * 86_400)
 
 
-class ModelTable(_Table):
-    """[[model]]: one model for sale; prices in msat per million tokens, and per request.
+class ModelTable(PricesTable):
+    """[[model]]: one model for sale; prices per million tokens, and per request.
 
     `backend` serves it; without it, the one that lists `upstream` among its models, or the only
     one.
@@ -106,14 +110,9 @@ class ModelTable(_Table):
     tier: Literal["simple", "medium", "complex"] = "simple"
     context: int = Field(ge=16, le=1 << 30)
     max_tokens: int = Field(default=1_024, ge=1, le=1 << 30)
-    input_msat_per_mtok: int = Field(ge=0)
-    output_msat_per_mtok: int = Field(ge=0)
-    cached_msat_per_mtok: int | None = Field(default=None, ge=0)
-    reasoning_msat_per_mtok: int | None = Field(default=None, ge=0)
-    request_msat: int = Field(default=0, ge=0)
     parameters: list[str] | None = Field(default=None, max_length=64)
     tasks: list[Literal["chat", "completion", "embedding"]] = Field(default=["chat"], min_length=1)
-    modalities: list[Literal["text", "image"]] = ["text"]
+    modalities: list[Literal["text", "image"]] = Field(default=["text"])
 
     def model(self, backends: Mapping[str, BackendTable]) -> Model:
         """As the provider knows it. Raises ConfigError."""
@@ -121,6 +120,7 @@ class ModelTable(_Table):
         parameters = backends[backend].parameters if self.parameters is None else self.parameters
         if unable := set(self.tasks) - set(backends[backend].tasks):
             raise ConfigError(f"model {self.id}: its backend does no {min(unable)}")
+        asked = self.asked(self.id)
         offer = ModelOffer(
             id=self.id,
             name=self.name,
@@ -130,15 +130,9 @@ class ModelTable(_Table):
             parameters=list(parameters),
             tasks=None if self.tasks == ["chat"] else list(self.tasks),
             modalities=list(self.modalities),
-            price=Price(
-                input=self.input_msat_per_mtok,
-                output=self.output_msat_per_mtok,
-                request=self.request_msat,
-                cached=self.cached_msat_per_mtok,
-                reasoning=self.reasoning_msat_per_mtok,
-            ),
+            price=asked.price(None) or UNKNOWN,
         )
-        return Model(offer, self.upstream, backend)
+        return Model(offer, self.upstream, backend, asked, self.cost(self.id))
 
     def _backend(self, backends: Mapping[str, BackendTable]) -> str:
         if self.backend is not None:
@@ -197,6 +191,7 @@ class ProviderConfig(_Table):
     plan: list[PlanTable] = Field(default=[], max_length=64)
     mint: list[MintTable] = Field(default=[], max_length=32)
     rates: RatesTable | None = None
+    pricing: PricingTable = PricingTable()
     locked: LockedTable = LockedTable()
     sweep: SweepTable | None = None
     model: list[ModelTable] = Field(min_length=1, max_length=10_000)
@@ -247,6 +242,9 @@ class ProviderConfig(_Table):
             relays = tuple(dict.fromkeys(relay_url(url) for url in table.relays))
         except RemoteError as error:
             raise ConfigError(f"provider: {error.message}") from None
+        models = tuple(model.model(backends) for model in self.model)
+        if any(model.is_pegged for model in models) and self.rates is None:
+            raise ConfigError("model: for prices in usd, say in [rates] what a bitcoin costs")
         return Shop(
             name=table.name,
             about=table.about,
@@ -254,7 +252,7 @@ class ProviderConfig(_Table):
             version=version,
             relays=relays,
             mints=mints,
-            models=tuple(model.model(backends) for model in self.model),
+            models=models,
             nip04=table.nip04,
             heartbeat_s=table.heartbeat_s,
             backends={name: each.slots for name, each in backends.items()},
@@ -270,6 +268,7 @@ class ProviderConfig(_Table):
             plans=self._plans(),
             accepts=accepts,
             rates=RatePolicy() if self.rates is None else self.rates.checked().policy(),
+            pricing=self.pricing.pricing(),
             exposure=self.locked.exposure(),
             terms=Terms(**self.terms.model_dump()),
         )

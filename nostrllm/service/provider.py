@@ -32,6 +32,7 @@ from nostrllm.service.blocks import read_blocks
 from nostrllm.service.config import ProviderConfig
 from nostrllm.service.notify import Notifier
 from nostrllm.service.rates import check_rates, check_units, rates_of
+from nostrllm.service.recording import Recorder
 from nostrllm.service.secrets import private_folder, read_key, seed_made_once
 from nostrllm.service.sweep import sweep_for_ever
 
@@ -75,6 +76,8 @@ async def run_provider(config: ProviderConfig) -> None:
         me = world.identity.pubkey
         daemon = Daemon(world, shop, seed=seed, nprofile=nprofile(me, shop.relays))
         daemon.conduct.block(read_blocks(config.provider.state))
+        if config.pricing.record:
+            daemon.pricer.on_state = Recorder(config.provider.state / "pricing.jsonl").write
         report = _Report(config.provider.state, daemon, world, shop)
 
         async def ready() -> None:
@@ -178,6 +181,7 @@ class _Report:
             "orders": {row["state"]: row["n"] for row in counts},
             "earned_msat": sum(int(row["cost_msat"]) for row in counts),
             "exchange": await self._exchange(),
+            "pricing": self._daemon.pricer.explain(),
         }
         try:
             _replace(self._path, json.dumps(content, indent=1))

@@ -45,7 +45,7 @@ async def check_rates(
     rates, found = rates_of(table, clock), list[tuple[str, str | None]]()
     if rates is None:
         return found
-    for unit in shop.rated:
+    for unit in shop.looked_up:
         try:
             rate = await rates.latest(unit)
         except WorldError as error:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, PrivateAttr, TypeAdapter
 
@@ -196,10 +196,16 @@ class Pay(Wire):
     at: int | None = Field(default=None, ge=0, le=1 << 40)
 
 
+#: Why a price is what it is: one word, of those in docs/protocol.md or of a later version.
+Reason = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,31}$")]
+REASONS_MAX: Final = 16
+
+
 class PricePage(Wire):
     """The content of one page of a price list.
 
     Without `pays` every announced mint is accepted, in sat and msat, at the listed prices.
+    `reasons` say why prices are what they are now, where they move by themselves.
     """
 
     v: Literal[1] = 1
@@ -210,6 +216,7 @@ class PricePage(Wire):
     valid_until: int = Field(ge=0, le=1 << 40)
     models: list[ModelOffer] = Field(max_length=MODELS_PER_PAGE_MAX)
     pays: list[Pay] | None = Field(default=None, max_length=PAYS_MAX)
+    reasons: list[Reason] | None = Field(default=None, max_length=REASONS_MAX)
 
     #: The models as they stand in the event, which is what `root` is taken of.
     _listed: tuple[dict[str, Any], ...] = PrivateAttr(default=())
@@ -245,6 +252,7 @@ def price_pages(
     seq: int,
     valid_until: int,
     pays: Sequence[Pay] | None = None,
+    reasons: Sequence[str] | None = None,
 ) -> list[PricePage]:
     """The models cut into pages of at most PAGE_BYTES_MAX bytes, each of which has all `pays`.
 
@@ -273,6 +281,7 @@ def price_pages(
             valid_until=valid_until,
             models=heap,
             pays=None if pays is None else list(pays),
+            reasons=None if reasons is None else list(reasons),
         )
         page._listed = tuple(_listed(model) for model in heap)
         pages.append(page)

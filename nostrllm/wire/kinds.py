@@ -26,6 +26,7 @@ CHUNK: Final = 25425
 PART: Final = 25426  # a rumor's kind
 ACCEPTED: Final = 25427
 STATEMENT: Final = 25428
+TICK: Final = 24424
 PROBE: Final = 24425  # a relay's subscriber writes it to himself
 
 

@@ -52,3 +52,13 @@ def test_changes_before_a_restart_count() -> None:
 def test_a_limit_of_none_at_all_is_none() -> None:
     with pytest.raises(ValueError, match="limit"):
         ChangeLimiter(per_hour=0)
+
+
+def test_changes_for_other_reasons_come_out_of_the_same_hour() -> None:
+    limiter = ChangeLimiter(per_hour=2)
+    assert limiter.use(0.0)
+    assert limiter.change(1.0, (1.0, 1.0), (9.0, 9.0))
+    assert not limiter.use(2.0)
+    assert limiter.next_s(2.0) == HOUR_S
+    assert limiter.next_s(HOUR_S) == HOUR_S
+    assert limiter.use(HOUR_S)

@@ -9,11 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from nostrllm.core.rates import (
-    CHANGES_MAX,
-    CHANGES_S,
     MSAT_MAX,
     MSAT_MIN,
-    Changes,
     Guard,
     Rate,
     agreed,
@@ -56,8 +53,25 @@ def test_an_older_rate_never_counts_for_more(msat: int, age_s: int, older_s: int
             assert later.msat <= counted.msat
 
 
+@given(st.integers(1, 10**12), st.integers(-100, 4_000), st.integers(0, 300))
+def test_what_is_asked_at_a_rate_never_falls_as_it_grows_old(
+    msat: int, age_s: int, older_s: int
+) -> None:
+    rate = Rate(msat, NOW - age_s)
+    asked = GUARD.asked(rate, NOW)
+    counted = GUARD.counted(rate, NOW)
+    later = GUARD.asked(rate, NOW + older_s)
+    if asked is not None:
+        assert max(msat, MSAT_MIN) <= asked.msat <= MSAT_MAX
+        assert counted is None or counted.msat <= asked.msat
+        assert later is None or later.msat >= asked.msat
+
+
 def test_there_is_no_rate_by_default() -> None:
     assert GUARD.counted(None, NOW) is None
+    assert GUARD.asked(None, NOW) is None
+    assert GUARD.asked(Rate(70_000, NOW - 3_601), NOW) is None
+    assert GUARD.asked(Rate(70_000, NOW), NOW) == Rate(70_700, NOW)
 
 
 @pytest.mark.parametrize(
@@ -107,15 +121,3 @@ def test_sources_agree_on_their_median(found: list[int], at_least: int) -> None:
         assert said is not None
         assert sum(one < said for one in found) <= len(found) // 2
         assert sum(one > said for one in found) <= len(found) // 2
-
-
-def test_a_list_changes_so_often_an_hour_and_no_more() -> None:
-    changes = Changes()
-    for second in range(CHANGES_MAX):
-        assert changes.allowed(second)
-        changes.note(second)
-    assert not changes.allowed(CHANGES_S - 1)
-    assert changes.allowed(CHANGES_S)
-    changes.note(CHANGES_S)
-    assert not changes.allowed(CHANGES_S)
-    assert changes.allowed(CHANGES_S + 1)
