@@ -26,6 +26,8 @@ SETTLE_S: Final = 3.0
 
 #: As `client.quote.BUDGET_MSAT`, which takes long to import.
 BUDGET_SAT: Final = 1_000.0
+#: As `client.quote.BUDGET_CENTS`.
+BUDGET_USD: Final = 2.0
 
 
 @click.command()
@@ -48,6 +50,14 @@ BUDGET_SAT: Final = 1_000.0
     metavar="SAT",
     help="The provider's price and the mint's fee for it are no more; what the mint takes for "
     "making the token and for taking the change in your own wallet comes on top.",
+)
+@click.option(
+    "--max-usd",
+    type=click.FloatRange(0),
+    default=BUDGET_USD,
+    show_default=True,
+    metavar="USD",
+    help="No more cents are sent for an answer, whatever the provider says that one counts for.",
 )
 @click.option("--temperature", type=click.FloatRange(0, 2), metavar="T")
 @click.option("--seed", type=int, metavar="N", help="For the model's dice.")
@@ -119,6 +129,7 @@ def _wishes(where: Where, options: dict[str, Any]) -> dict[str, Any]:
         "model": options["model"],
         "max_tokens": options["max_tokens"],
         "max_msat": int(options["max_sat"] * 1_000),
+        "max_cents": round(options["max_usd"] * 100),
         "pay": "account" if options["account"] else options["pay"],
         "of": options["of"],
         "change": options["change"],

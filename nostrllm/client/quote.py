@@ -19,6 +19,7 @@ from nostrllm.core.money import affordable_tokens, cost_msat, prompt_estimate
 from nostrllm.core.pays import Coin
 from nostrllm.core.plan import FULL
 from nostrllm.errors import LocalError, NostrllmError
+from nostrllm.wire.amount import coins
 from nostrllm.wire.announcement import ModelOffer, Price
 from nostrllm.wire.order import AnyRequest, Body, Usage
 
@@ -29,6 +30,9 @@ ANSWER_TOKENS_LIKELY: Final = 256
 ANSWER_TOKENS_MIN: Final = 16
 #: What one answer may cost where the user names no limit.
 BUDGET_MSAT: Final = 1_000_000
+#: And what may be sent for one of coins that count for what the provider says: he can make any
+#: answer cost all of them by a rate, within any limit in sats.
+BUDGET_CENTS: Final = 200
 #: A rate that was looked up longer ago, or so far ahead of our clock, is not paid at.
 RATE_S_MAX: Final = 3_600
 RATE_AHEAD_S_MAX: Final = 60
@@ -56,7 +60,9 @@ class Question:
     of those that lately broke no bargain. `max_msat` (None: without limit) bounds what the provider
     charges and the mint's fee for his taking the token. It does not bound the mint's fees in our
     own wallet, for making the token and for taking the change, nor the less than a coin by which
-    the token is rounded up and which comes back as credit. `deadline_s` bounds the wait for the
+    the token is rounded up and which comes back as credit. Coins whose worth is the provider's word
+    (usd) are bounded by themselves: no more than `max_cents` (None: without limit) are sent for an
+    answer, whatever he says that they count for. `deadline_s` bounds the wait for the
     first word. `parameters` are further fields of an OpenAI request.
     A `task` other than chat takes the prompt as a text to go on with, or as texts to make vectors
     of: then the answer is a JSON list, each vector in base64 of little-endian float32.
@@ -69,6 +75,7 @@ class Question:
     model: str | None = None
     max_tokens: int | None = None
     max_msat: int | None = BUDGET_MSAT
+    max_cents: int | None = BUDGET_CENTS
     pay: Literal["locked", "token", "account"] = "locked"
     change: Literal["ecash", "account", "lightning"] = "ecash"
     invoice: str | None = None
@@ -314,6 +321,13 @@ async def _paid_from(world: World, pot: _Pot, work: Quote, question: Question) -
         work = _quoted(question.max_msat - fee, question.body(), work.offer)
     # a mint takes no token that is worth its fee alone, free as the work may be
     amount = max(fee // coin + 1, -(-(work.ceiling_msat + fee) // coin))
+    most = None if pot.coin.at is None else question.max_cents
+    if most is not None and amount > most:
+        raise LocalError(
+            f"at this provider's rate it takes {coins(amount, pot.unit)}, more than "
+            f"{coins(most, pot.unit)}; raise the limit",
+            code="payment-amount-low",
+        )
     if amount > pot.held:
         raise LocalError(
             f"this needs {amount} {pot.unit} at {pot.mint}, where the wallet holds {pot.held}",

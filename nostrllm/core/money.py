@@ -10,6 +10,7 @@ from typing import Final
 
 from nostrllm.errors import RemoteError
 from nostrllm.wire.announcement import Price
+from nostrllm.wire.message import MSAT_MAX
 from nostrllm.wire.order import Usage
 
 MSAT_PER_SAT: Final = 1_000
@@ -46,10 +47,11 @@ def affordable_tokens(price: Price, prompt: int, budget_msat: int) -> int:
 
 
 def scaled(price: Price, percent: int) -> Price:
-    """The price at so many percent, each part of it rounded up."""
+    """The price at so many percent, each part of it rounded up; none passes the largest amount, so
+    that a list which asks for more can be read, and is only too dear."""
 
     def part(msat: int) -> int:
-        return -(-msat * percent // 100)
+        return min(MSAT_MAX, -(-msat * percent // 100))
 
     return Price(
         input=part(price.input),

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from nostrllm.core.money import RATED, UNIT_MSAT, scaled
+from nostrllm.core.rates import MSAT_MAX, MSAT_MIN
 from nostrllm.errors import RemoteError
 from nostrllm.wire.announcement import ModelOffer, Pay
 from nostrllm.wire.token import normal_url
@@ -35,7 +36,7 @@ def coins_taken(pays: Sequence[Pay] | None, mints: Iterable[str]) -> dict[tuple[
     """What pays by a price list, by (mint, unit): of the announced `mints`, the first of its kind.
 
     An entry that this version cannot make sense of pays nothing: a unit it does not know, one with
-    a rate that is not there.
+    a rate that is not there, or that no bitcoin ever had.
     """
     announced = tuple(mints)
     if pays is None:
@@ -59,6 +60,8 @@ def _coin(pay: Pay) -> Coin | None:
         return None
     if pay.unit in UNIT_MSAT:
         return Coin(mint, pay.unit, UNIT_MSAT[pay.unit], pay.percent)
-    if pay.unit in RATED and pay.msat is not None and pay.at is not None:
-        return Coin(mint, pay.unit, pay.msat, pay.percent, pay.at)
-    return None
+    if pay.unit not in RATED or pay.msat is None or pay.at is None:
+        return None
+    if not MSAT_MIN <= pay.msat <= MSAT_MAX:
+        return None
+    return Coin(mint, pay.unit, pay.msat, pay.percent, pay.at)

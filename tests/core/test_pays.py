@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import pytest
+
 from nostrllm.core.pays import Coin, coins_taken
+from nostrllm.core.rates import MSAT_MAX, MSAT_MIN
 from nostrllm.wire.announcement import ModelOffer, Pay, Price
+from nostrllm.wire.message import MSAT_MAX as AMOUNT_MAX
 
 MINT, OTHER = "https://mint.example", "https://other.example"
 OFFER = ModelOffer(id="m", context=10, max_tokens=10, price=Price(input=3, output=5, cached=1))
@@ -35,6 +39,17 @@ def test_what_a_list_says_is_taken_and_nothing_else() -> None:
 def test_a_coin_with_a_rate_that_is_not_there_pays_nothing() -> None:
     for pay in (Pay(mint=MINT, unit="usd", at=5), Pay(mint=MINT, unit="usd", msat=5)):
         assert coins_taken([pay], [MINT]) == {}
+
+
+@pytest.mark.parametrize("msat", [1, MSAT_MIN - 1, MSAT_MAX + 1, AMOUNT_MAX])
+def test_a_rate_that_no_bitcoin_ever_had_pays_nothing(msat: int) -> None:
+    assert coins_taken([Pay(mint=MINT, unit="usd", msat=msat, at=5)], [MINT]) == {}
+
+
+def test_a_price_at_a_percent_that_passes_all_amounts_is_the_largest() -> None:
+    dear = OFFER.model_copy(update={"price": Price(input=AMOUNT_MAX, output=AMOUNT_MAX - 1)})
+    price = Coin(MINT, "sat", 1_000, 10_000).offer(dear).price
+    assert (price.input, price.output) == (AMOUNT_MAX, AMOUNT_MAX)
 
 
 def test_a_mint_at_its_own_price_scales_every_part() -> None:

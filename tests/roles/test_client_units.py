@@ -85,6 +85,24 @@ async def test_a_failed_answer_brings_every_cent_back(
         assert await held(client) >= FUND - 4  # the fee of his swap, and of our own
 
 
+async def test_no_rate_makes_an_answer_cost_more_cents_than_the_user_said(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    async with (
+        shop(tmp_path, relay_url, mint_url) as (stall, _),
+        wallet(tmp_path, relay_url, mint_url) as client,
+    ):
+        with pytest.raises(LocalError) as refused:
+            await client.ask("Hello?", provider=stall.pubkey, max_cents=1).done()
+        assert refused.value.code == "payment-amount-low"
+        assert "more than 0.01 USD" in refused.value.message
+        assert await held(client) == FUND
+        quotes: list[Quote] = []
+        answer = client.ask("Hello?", provider=stall.pubkey, max_cents=None, on_quote=quotes.append)
+        assert (await answer.done()).breaches == ()
+        assert quotes[0].amount > 1
+
+
 async def test_the_cheapest_coins_pay(relay_url: str, mint_url: str, tmp_path: Path) -> None:
     quotes: list[Quote] = []
     terms = 'units = ["sat", "usd"]\npercent = 200'

@@ -27,7 +27,7 @@ from nostrllm.wire.token import encode_token, parse_token
 from tests.adapters.scripted import scripted
 from tests.faultymint import FaultyMint
 from tests.invoices import invoice
-from tests.roles.market import CLOCK, Stall, config_text, question, selling
+from tests.roles.market import CLOCK, MODEL, Stall, config_text, question, selling
 from tests.roles.test_provider_audit import Customer, cli, customer, model
 
 pytestmark = pytest.mark.usefixtures("mint_url")
@@ -251,6 +251,8 @@ async def test_strangers_leave_room_for_who_has_paid(market: Market) -> None:
         await deposits._at_once.acquire()  # nobody looks at them: their quotes are made up
     others = [{**row, "at": now, "id": one, "author": one, "quote": one} for one in ids]
     await store.commit(*(Write("deposit_insert", values) for values in others))
+    # To have chosen a model is free, and leaves an account that never held anything.
+    await store.commit(Write("account_model", {"pubkey": row["author"], "model": MODEL}))
     await market.who.send(wire.TopUp(reply=market.who.reply, lightning_msat=2_000))
     refused = await market.reply()
     assert isinstance(refused, wire.Refused)

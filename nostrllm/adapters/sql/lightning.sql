@@ -55,7 +55,7 @@ SELECT * FROM deposit WHERE state = 'waiting' OR told = 0 ORDER BY created_at, i
 -- name: deposits_waiting
 SELECT count(*) AS n, coalesce(sum(CASE WHEN author = :author THEN 1 ELSE 0 END), 0) AS own,
     CASE WHEN EXISTS (SELECT 1 FROM orders WHERE author = :author AND cost_msat > 0)
-        OR EXISTS (SELECT 1 FROM account WHERE pubkey = :author)
+        OR EXISTS (SELECT 1 FROM account WHERE pubkey = :author AND seq > 0)
         THEN 1 ELSE 0 END AS known
 FROM deposit WHERE state = 'waiting';
 -- name: deposit_move
