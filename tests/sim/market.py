@@ -7,6 +7,7 @@ import contextlib
 import hashlib
 import json
 import random
+import secrets
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -145,6 +146,7 @@ def simulate(seed: int, parts: Parts | None = None) -> Report:
         patch = (parts or Parts()).patch
         with (
             drawn(TOY),
+            _secrets(random.Random(f"{seed}:secrets")),
             mock.patch.object(*patch) if patch else contextlib.nullcontext(),
             structlog.testing.capture_logs([told]) as logs,
             _loop(seed) as runner,
@@ -152,6 +154,17 @@ def simulate(seed: int, parts: Parts | None = None) -> Report:
             return runner.run(_Run(seed, parts or Parts(), logs).run())
     finally:
         random.setstate(before)
+
+
+@contextlib.contextmanager
+def _secrets(rng: random.Random) -> Iterator[None]:
+    """Names, nonces and what signatures are salted with follow from the seed, too."""
+    with (
+        mock.patch.object(secrets, "token_bytes", lambda size: rng.randbytes(size)),
+        mock.patch.object(secrets, "token_hex", lambda size: rng.randbytes(size).hex()),
+        mock.patch.object(secrets, "randbelow", lambda limit: rng.randrange(limit)),
+    ):
+        yield
 
 
 @contextlib.contextmanager
