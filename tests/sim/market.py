@@ -160,9 +160,9 @@ def simulate(seed: int, parts: Parts | None = None) -> Report:
 def _secrets(rng: random.Random) -> Iterator[None]:
     """Names, nonces and what signatures are salted with follow from the seed, too."""
     with (
-        mock.patch.object(secrets, "token_bytes", lambda size: rng.randbytes(size)),
+        mock.patch.object(secrets, "token_bytes", rng.randbytes),
         mock.patch.object(secrets, "token_hex", lambda size: rng.randbytes(size).hex()),
-        mock.patch.object(secrets, "randbelow", lambda limit: rng.randrange(limit)),
+        mock.patch.object(secrets, "randbelow", rng.randrange),
     ):
         yield
 
