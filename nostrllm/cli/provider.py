@@ -13,6 +13,7 @@ import click
 from nostrllm.cli.books import audit, deposit, ledger, restored, sweep, withdraw
 from nostrllm.cli.clients import block, clients, unblock
 from nostrllm.cli.configured import CONFIG
+from nostrllm.cli.pricing import pricing
 from nostrllm.cli.terminal import print_json
 
 TEMPLATE = """\
@@ -57,6 +58,7 @@ def provider() -> None:
 
 for command in (audit, ledger, restored, withdraw, sweep, deposit, clients, block, unblock):
     provider.add_command(command)
+provider.add_command(pricing)
 
 
 @provider.command()

@@ -46,8 +46,11 @@ TOLD: Final = 0.01
 log = structlog.get_logger()
 
 
-class _Decider(Protocol):
-    async def decide(self, state: ServerState) -> Decision: ...
+class Decider(Protocol):
+    """A policy of ours or of the operator's."""
+
+    async def decide(self, state: ServerState) -> Decision:
+        """The prices from now on. Raises WorldError."""
 
 
 class _Ours:
@@ -60,25 +63,21 @@ class _Ours:
         return self.policy.decide(state)
 
 
-def policy_of(pricing: Pricing) -> Policy:
-    """That of our policies which the operator chose."""
-    return Adaptive(pricing.bounds) if pricing.learned else Fixed(bounds=pricing.bounds)
-
-
-def _decider(pricing: Pricing) -> _Decider:
-    """Raises ConfigError for code of the operator's that cannot be loaded."""
+def decider_of(pricing: Pricing) -> Decider:
+    """What the operator chose. Raises ConfigError for code of his that cannot be loaded."""
     if pricing.code:
         return PythonHook(pricing.code, pricing.bounds)
     if pricing.command:
         return ScriptHook(pricing.command, pricing.bounds)
-    return _Ours(policy_of(pricing))
+    policy = Adaptive(pricing.bounds) if pricing.learned else Fixed(bounds=pricing.bounds)
+    return _Ours(policy)
 
 
 @dataclass(slots=True)
 class _Pool:
     """One back-end's prices in the making."""
 
-    decider: _Decider
+    decider: Decider
     live: float = 1.0
     batch: float = 1.0
     reasons: tuple[str, ...] = ()
@@ -109,7 +108,7 @@ class Pricer:
         """Raises ConfigError."""
         for name in self.shop.backends:
             if any(model.backend == name for model in self.shop.models):
-                self._pools[name] = _Pool(_decider(self.shop.pricing))
+                self._pools[name] = _Pool(decider_of(self.shop.pricing))
 
     async def begin(self) -> None:
         """What the first list asks: as before a restart, or what the policies say with nothing
@@ -229,7 +228,7 @@ class Pricer:
         for draft in tick_drafts(
             models, d=self.shop.d, seq=self.announcer.seq, reasons=reasons, at=at
         ):
-            await self.world.relays.publish(await self.world.identity.sign(draft))
+            await self.world.relays.cast(await self.world.identity.sign(draft))
 
     # for the operator
 

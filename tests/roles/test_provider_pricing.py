@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from nostrllm.devnet.children import Child
+from nostrllm.errors import ConfigError, RemoteError
 from nostrllm.ports import Filter
+from nostrllm.service.config import ProviderConfig
 from nostrllm.wire import kinds
 from nostrllm.wire import order as wire
 from nostrllm.wire.announcement import ModelOffer, Price, PricePage, parse_price_page
@@ -19,6 +24,7 @@ from tests.adapters.scripted import Wire, scripted
 from tests.roles.market import MODEL, Buyer, Stall, buying, config_text, selling
 from tests.roles.test_provider_orders import writes
 from tests.roles.test_provider_requests import check_books
+from tests.roles.test_provider_units import told
 
 LIST = Price(input=20_000_000, output=60_000_000, request=1_000)
 WAIT_S = 30.0
@@ -271,3 +277,56 @@ def rival(stall: Stall) -> Any:
     """The competitors' price that the policy was last told."""
     [pool] = stall.daemon.pricer.explain()["pools"].values()
     return pool["state"]["comp_price"]
+
+
+DOLLARS = """
+[rates]
+file = "{rate}"
+every_s = 1
+"""
+
+
+async def test_prices_in_dollars_follow_the_rate_and_go_when_it_is_stale(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    cent = 10**11 // (100 * 100_000)  # msat, where a bitcoin is 100,000 dollars
+    async with scripted(writes) as engine, buying(relay_url, mint_url, tmp_path) as buyer:
+        text = config_text(tmp_path / "stall", [relay_url], mint_url, engine.url)
+        text = text.replace("input_msat_per_mtok = 20_000_000", "input_usd_per_mtok = 0.2")
+        text = text.replace("output_msat_per_mtok = 60_000_000", "output_usd_per_mtok = 0.6")
+        text = text.replace("request_msat = 1_000", "request_usd = 0.0001")
+        text += DOLLARS.format(rate=told(tmp_path, 100_000))
+        text += "\n[pricing]\nevery_s = 0.1\n"
+        async with selling(text) as stall:
+            offer, page = stall.daemon.announcer.current(MODEL)
+            asked = cent * 101 // 100
+            assert offer.price == Price(input=20 * asked, output=60 * asked, request=asked // 100)
+            told(tmp_path, 50_000)
+            await until_price(stall, 60 * 2 * asked)
+            told(tmp_path, 50_000, age_s=3_700)
+            async with asyncio.timeout(WAIT_S):
+                while MODEL in {one.id for one in stall.daemon.announcer.offers}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            with pytest.raises(RemoteError) as unknown:
+                stall.daemon.announcer.current(MODEL)
+            assert unknown.value.code == "model-unavailable"
+            assert {one.id for one in stall.daemon.announcer.offers} == {"free"}
+            result = await bought(stall, buyer, page)  # the page promised it
+            assert isinstance(result, wire.Result)
+            assert result.problem is None
+            assert result.cost_msat > 0
+            told(tmp_path, 100_000)
+            async with asyncio.timeout(WAIT_S):
+                while MODEL not in {one.id for one in stall.daemon.announcer.offers}:  # noqa: ASYNC110
+                    await asyncio.sleep(0.1)
+            assert stall.daemon.announcer.tariff.limiter.left(stall.world.clock.now()) >= 0
+    await check_books(text)
+
+
+async def test_dollars_without_a_rate_are_no_configuration(tmp_path: Path) -> None:
+    text = config_text(tmp_path / "s", ["ws://127.0.0.1:9"], "http://127.0.0.1:9", "http://x/v1")
+    text = text.replace("input_msat_per_mtok = 0", "input_usd_per_mtok = 1")
+    for wrong in (text, text.replace("output_msat_per_mtok = 0", "output_usd_per_mtok = 1")):
+        config = ProviderConfig.model_validate(tomllib.loads(wrong))
+        with pytest.raises(ConfigError, match="usd"):
+            config.shop("0")
