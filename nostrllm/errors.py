@@ -43,6 +43,7 @@ CODES: Final[dict[str, bool]] = {
     "context-too-long": False,
     "busy": True,
     "rate-limited": True,
+    "work-required": True,
     "deadline": True,
     "cancelled": False,
     "generation-failed": True,

@@ -54,12 +54,19 @@ class Signer(Protocol):
         """The draft as an event by this key (NIP-01)."""
 
     async def wrap(
-        self, rumor: Rumor, to: str, *, expiration: int | None = None, ephemeral: bool = False
+        self,
+        rumor: Rumor,
+        to: str,
+        *,
+        expiration: int | None = None,
+        ephemeral: bool = False,
+        work: int = 0,
     ) -> Event:
         """`rumor`, which this key wrote, sealed and gift-wrapped for `to` (NIP-59).
 
         Kind 1059, created_at back-dated up to two days; or 21059 with the true time. `expiration`
-        is unix seconds (NIP-40). Raises RemoteError `message-too-large`.
+        is unix seconds (NIP-40); `work` are zero bits of the wrap's id (NIP-13). Raises
+        RemoteError `message-too-large`.
         """
 
     async def unwrap(self, wrap: Event) -> Rumor:

@@ -6,6 +6,7 @@ recent peers are kept; one-off keys of gift wraps are not, they never come again
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from collections import OrderedDict
 from typing import Final
@@ -47,7 +48,13 @@ class LocalSigner:
         return keys.sign_event(draft, self._key, secrets.token_bytes(32))
 
     async def wrap(
-        self, rumor: Rumor, to: str, *, expiration: int | None = None, ephemeral: bool = False
+        self,
+        rumor: Rumor,
+        to: str,
+        *,
+        expiration: int | None = None,
+        ephemeral: bool = False,
+        work: int = 0,
     ) -> Event:
         """`rumor`, which this key wrote, sealed and gift-wrapped for `to` (NIP-59)."""
         how = nip59.Wrapping(
@@ -60,8 +67,11 @@ class LocalSigner:
             wrap_created_at=self._created_at(ephemeral),
             expiration=expiration,
             ephemeral=ephemeral,
+            work=work,
             conversation=self._conversation(to),
         )
+        if work:
+            return await asyncio.to_thread(nip59.wrap, rumor, how)
         return nip59.wrap(rumor, how)
 
     async def unwrap(self, wrap: Event) -> Rumor:

@@ -13,6 +13,7 @@ from nostrllm.ports import Signer
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Rumor, rumor
 from nostrllm.wire.message import Wire
+from nostrllm.wire.pow import BITS_MAX
 
 #: How long a message that is out of date may stay on relays.
 EXPIRY_S: Final = 600
@@ -21,12 +22,14 @@ WHISPER_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A provider, the relays he reads, and the key we write to him with."""
+    """A provider, the relays he reads, the key we write to him with, and the work that he asks of
+    strangers (bits, NIP-13), as far as we do it."""
 
     provider: str
     relays: tuple[str, ...]
     buyer: Signer
     parts_max: int = parts.PARTS_MAX
+    work: int = 0
 
 
 def line_to(world: World, offer: Offer) -> Line:
@@ -35,7 +38,7 @@ def line_to(world: World, offer: Offer) -> Line:
     parts_max = announcement.profile.limits.parts_max
     buyer = world.buyer(announcement.pubkey)
     relays = world.square.reachable(announcement.relays)
-    return Line(announcement.pubkey, relays, buyer, parts_max)
+    return Line(announcement.pubkey, relays, buyer, parts_max, min(announcement.work, BITS_MAX))
 
 
 def letter(square: Square, line: Line, message: Wire) -> Rumor:
@@ -51,7 +54,7 @@ async def post(square: Square, line: Line, whole: Rumor, expiration: int) -> Non
     said that it took it, which one may have done all the same.
     """
     wraps = [
-        await line.buyer.wrap(piece, line.provider, expiration=expiration)
+        await line.buyer.wrap(piece, line.provider, expiration=expiration, work=line.work)
         for piece in pieces(square, line, whole)
     ]
     for wrap in wraps:
@@ -64,7 +67,7 @@ async def whisper(square: Square, line: Line, message: Wire) -> Rumor:
     What no relay took is lost, and asked again by whoever misses the answer.
     """
     whole = letter(square, line, message)
-    wrap = await line.buyer.wrap(whole, line.provider, ephemeral=True)
+    wrap = await line.buyer.wrap(whole, line.provider, ephemeral=True, work=line.work)
     await square.relays.publish(wrap, to=line.relays, timeout_s=WHISPER_S)
     return whole
 
@@ -72,7 +75,7 @@ async def whisper(square: Square, line: Line, message: Wire) -> Rumor:
 async def mutter(square: Square, line: Line, message: Wire) -> None:
     """As `whisper`, for what nobody waits for: sent, and not asked whether it arrived."""
     whole = letter(square, line, message)
-    wrap = await line.buyer.wrap(whole, line.provider, ephemeral=True)
+    wrap = await line.buyer.wrap(whole, line.provider, ephemeral=True, work=line.work)
     await square.relays.cast(wrap, to=line.relays)
 
 

@@ -16,6 +16,7 @@ from nostrllm.crypto.keys import KeyPair, sign_event, verify_event
 from nostrllm.errors import LocalError, RemoteError
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Draft, Event, Rumor, Tags, parse_event, parse_rumor
+from nostrllm.wire.pow import mined
 
 WRAP_KINDS: Final = (kinds.GIFT_WRAP, kinds.GIFT_WRAP_EPHEMERAL)
 
@@ -25,6 +26,7 @@ class Wrapping:
     """All that a gift wrap needs besides the rumor; secret, so it has no repr.
 
     `once` is a fresh key, the nonces are 32 fresh bytes each, times are unix seconds.
+    `work`: zero bits that the wrap's id is to have (NIP-13).
     `conversation` is the NIP-44 key of author and `to`, when the caller keeps it.
     """
 
@@ -37,6 +39,7 @@ class Wrapping:
     wrap_created_at: int
     expiration: int | None = None
     ephemeral: bool = False
+    work: int = 0
     conversation: bytes | None = None
 
 
@@ -64,7 +67,10 @@ def wrap(rumor: Rumor, how: Wrapping) -> Event:
     if how.expiration is not None:
         tags = (*tags, ("expiration", str(how.expiration)))
     kind = kinds.GIFT_WRAP_EPHEMERAL if how.ephemeral else kinds.GIFT_WRAP
-    return sign_event(Draft(kind, text, how.wrap_created_at, tags), how.once)
+    draft = Draft(kind, text, how.wrap_created_at, tags)
+    if how.work:
+        draft = mined(draft, how.once.pubkey, how.work)
+    return sign_event(draft, how.once)
 
 
 def open_wrap(event: Event, secret: bytes, *, verify_outer: bool = False) -> Event:

@@ -57,7 +57,8 @@ class Letter:
     """A private message that arrived, its author proved by the seal.
 
     `id` is the rumor's, `wrap` the id of the event that carried it. `alone` is False when the
-    message went to others too. `heard_at` is when it came, on the monotonic clock.
+    message went to others too. `work`: zero bits of the wrap (NIP-13). `heard_at`: when
+    it came, on the monotonic clock.
     """
 
     id: str
@@ -68,6 +69,7 @@ class Letter:
     address: Address
     alone: bool = True
     heard_at: float = 0.0
+    work: int = 0
 
     def to(self, address: Address) -> Letter:
         """The letter with another place to answer to."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import secrets
+from collections.abc import Callable
 from typing import Final
 
 import structlog
@@ -85,6 +86,7 @@ class Announcer:
         self._last_announced = 0
         self._is_announced = False
         self.usurped = False
+        self.work: Callable[[], int] = lambda: 0
 
     async def open(self) -> None:
         """Read back the lists promised before, and this store's instance name."""
@@ -338,6 +340,7 @@ class Announcer:
             payment_key=self._payment_key.public,
             instance=self.instance,
             closing=closing,
+            work=self.work(),
             price_seq=self._seq,
             price_root=price_root(self._listed),
             profile=Profile(

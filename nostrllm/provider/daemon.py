@@ -26,6 +26,7 @@ from nostrllm.provider.announce import Announcer
 from nostrllm.provider.backends import BackendStatus
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.deposits import Deposits
+from nostrllm.provider.door import Door
 from nostrllm.provider.handout import Handout
 from nostrllm.provider.inbox import Inbox
 from nostrllm.provider.lightning import Lightning
@@ -102,6 +103,8 @@ class Daemon:
         self._admission = Admission(
             world, shop, self.announcer, self.conduct, self._locks, self.subscribers
         )
+        self.door = Door(world, shop, self.conduct, self._admission.has_means, self._counter.serves)
+        self.announcer.work = lambda: self.door.bits
         self._plans = Plans(world, shop, self._letterbox, self._settler, self.subscribers)
         self._allowances = Allowances(world, self._letterbox)
         self._handout = Handout(world, self._letterbox, self._settler, self.conduct)
@@ -167,6 +170,7 @@ class Daemon:
                     self.announcer.watch,
                     self.announcer.follow_rates,
                     self.pricer.run,
+                    self._tell_work,
                     self.recovery.run,
                     self.subscribers.run,
                     self.lightning.deposits.run,
@@ -189,6 +193,9 @@ class Daemon:
         async with asyncio.TaskGroup() as group:
             self._group = group
             await self._inbox.run()
+
+    async def _tell_work(self) -> None:
+        await self.door.run(self.announcer.publish_unless_usurped)
 
     async def _supervised(self, work: Callable[[], Awaitable[None]]) -> None:
         """One background part; a fault in it is logged and it begins again."""
@@ -259,7 +266,7 @@ class Daemon:
         pace = self._pace.count(letter.author, self._world.clock.monotonic())
         if pace == "tell":
             raise RemoteError("you write faster than I can read", code="rate-limited")
-        if pace == "drop" or await self._known(letter):
+        if pace == "drop" or not await self.door.lets_in(letter) or await self._known(letter):
             return
         if self.announcer.usurped:  # the other daemon answers; whatever we did, he might do too
             return

@@ -18,6 +18,7 @@ from nostrllm.provider.reply import Address
 from nostrllm.provider.shop import Shop, World
 from nostrllm.wire import kinds
 from nostrllm.wire.event import Event, Rumor
+from nostrllm.wire.pow import work_of
 
 #: Gift wraps are back-dated by up to two days (NIP-59).
 WRAPS_STORED_S: Final = 2 * 86_400 + 3_600
@@ -92,6 +93,7 @@ class Inbox:
             text=rumor.content,
             address=address,
             alone=not others,
+            work=work_of(event),
         )
 
     async def _legacy(self, event: Event) -> Letter | None:

@@ -45,7 +45,7 @@ from nostrllm.wire.order import Accepted, AcceptedTerms, Problem, Refused
 #: How long a swap of unknown outcome is chased before recovery takes it over.
 PENDING_PAUSE_S: Final = 2.0
 PENDING_S: Final = 30
-RETRY_AFTER: Final = {"busy": 10, "model-unavailable": 60, "rate-limited": 60}
+RETRY_AFTER: Final = {"busy": 10, "model-unavailable": 60, "rate-limited": 60, "work-required": 1}
 
 #: An answer that is there sooner needs no acceptance before it.
 ACCEPTED_AFTER_S: Final = 0.25
@@ -100,6 +100,10 @@ class Counter:
     def open_orders(self) -> int:
         """Orders that were placed and are not settled, in this process."""
         return len(self._running)
+
+    def serves(self, author: str) -> bool:
+        """Is this process working on an order of this key?"""
+        return any(run.author == author for run in self._running.values())
 
     def runs(self, order_id: str) -> bool:
         """Is this process working on the order?"""
@@ -326,7 +330,7 @@ class Counter:
             said = said.model_copy(update={"release": list(release)})
         keep_s = RESULT_KEEP_S if release else REFUSAL_KEEP_S
         outgoing = await self._letterbox.seal(letter.address, said, keep_s=keep_s)
-        if code == "rate-limited" and not release:
+        if code in ("rate-limited", "work-required") and not release:
             self._log_refused(letter, code)
             await self._letterbox.send(outgoing)
             return

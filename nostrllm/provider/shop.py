@@ -143,6 +143,7 @@ class Shop:
     payment_msat_max: int = 100_000_000
     balance_msat_max: int = 1_000_000_000
     letters_per_minute_max: int = 60
+    strangers_per_minute_max: int = 600
     drain_s: float = 60.0
     blocked: frozenset[str] = frozenset()
     plans: tuple[Plan, ...] = ()

@@ -52,6 +52,7 @@ class ProviderTable(_Table):
     balance_sat_max: int = Field(default=1_000_000, ge=1, le=100_000_000)
     restored_sat_max: int = Field(default=10_000, ge=0, le=100_000_000)
     letters_per_minute_max: int = Field(default=60, ge=1, le=100_000)
+    strangers_per_minute_max: int = Field(default=600, ge=1, le=1_000_000)
     drain_s: float = Field(default=60.0, ge=0, le=3_600)
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
@@ -263,6 +264,7 @@ class ProviderConfig(_Table):
             balance_msat_max=table.balance_sat_max * 1_000,
             restored_msat_max=table.restored_sat_max * 1_000,
             letters_per_minute_max=table.letters_per_minute_max,
+            strangers_per_minute_max=table.strangers_per_minute_max,
             drain_s=table.drain_s,
             blocked=self.block.pubkeys(),
             plans=self._plans(),

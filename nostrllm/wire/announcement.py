@@ -30,6 +30,7 @@ from nostrllm.wire.message import (
     parse,
 )
 from nostrllm.wire.places import relay_url
+from nostrllm.wire.pow import ID_BITS
 from nostrllm.wire.token import normal_url
 
 LABEL: Final = "nostrllm"
@@ -75,7 +76,10 @@ class Profile(Wire):
 
 
 class Announcement(Wire):
-    """A provider as he announces himself. `address` names him: `38421:<pubkey>:<d>`."""
+    """A provider as he announces himself. `address` names him: `38421:<pubkey>:<d>`.
+
+    `work`: zero bits (NIP-13) that the wraps of whoever is not known to him need.
+    """
 
     pubkey: Hex32
     d: str = Field(max_length=64)
@@ -86,6 +90,7 @@ class Announcement(Wire):
     payment_key: str = Field(pattern=r"^0[23][0-9a-f]{64}$")
     instance: str = Field(min_length=1, max_length=64)
     closing: bool = False
+    work: int = Field(default=0, ge=0, le=ID_BITS)
     price_seq: int = Field(ge=0, le=1 << 53)
     price_root: Hex32
     profile: Profile
@@ -114,6 +119,8 @@ def announcement_draft(announcement: Announcement, *, nprofile: str, version: st
         ("prices", str(announcement.price_seq), announcement.price_root),
         ("expiration", str(announcement.expiration)),
     ]
+    if announcement.work:
+        tags.append(("pow", str(announcement.work)))
     if announcement.closing:
         tags.append(("status", CLOSING))
     content = announcement.profile.as_json()
@@ -135,6 +142,7 @@ def parse_announcement(event: Event) -> Announcement:
         "payment_key": event.value("payment-key") or "",
         "instance": event.value("instance") or "",
         "closing": event.value("status") == CLOSING,
+        "work": _number(event.value("pow") or "0"),
         "price_seq": _number(prices[1]),
         "price_root": prices[2],
         "profile": parse(_PROFILE, event.content),

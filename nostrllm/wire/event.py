@@ -113,12 +113,16 @@ def event_id(pubkey: str, created_at: int, kind: int, tags: Tags, content: str) 
 
     Raises RemoteError when a text holds a lone surrogate, which has no UTF-8 form.
     """
+    return hashlib.sha256(canonical_bytes(pubkey, created_at, kind, tags, content)).hexdigest()
+
+
+def canonical_bytes(pubkey: str, created_at: int, kind: int, tags: Tags, content: str) -> bytes:
+    """The canonical array of NIP-01. Raises RemoteError as `event_id` does."""
     # pydantic's encoder escapes as NIP-01 asks, and takes a fifth of the time of json's
     try:
-        text = to_json([0, pubkey, created_at, kind, tags, content])
+        return to_json([0, pubkey, created_at, kind, tags, content])
     except PydanticSerializationError:
         raise RemoteError("the event holds text that is not Unicode") from None
-    return hashlib.sha256(text).hexdigest()
 
 
 def rumor(draft: Draft, pubkey: str) -> Rumor:

@@ -41,9 +41,15 @@ class SimSigner:
         return _signed(draft, self._pubkey)
 
     async def wrap(
-        self, rumor: Rumor, to: str, *, expiration: int | None = None, ephemeral: bool = False
+        self,
+        rumor: Rumor,
+        to: str,
+        *,
+        expiration: int | None = None,
+        ephemeral: bool = False,
+        work: int = 0,
     ) -> Event:
-        """See ports.Signer."""
+        """See ports.Signer; no work is done."""
         if len(rumor.content) > SEALED_CHARS_MAX:
             raise RemoteError("the message is too large", code="message-too-large")
         keyring = self._keyring
