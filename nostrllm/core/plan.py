@@ -4,7 +4,9 @@ Bought and renewed from a balance. What is not used comes back when the client c
 
     refund = price × min(share of the time that is left, share of the quota that is left)
 
-rounded down to whole msat; without a quota the time alone counts. At the end of its time a plan is
+rounded down to whole msat; without a quota the time alone counts. What lower prices have saved him
+was bought with the price and comes off it, or who cancels after each order would have them for
+nothing: no more comes back than the price less that. At the end of its time a plan is
 earned, or renewed if the client wished so: once, from now on, at no worse terms than he agreed to.
 """
 
@@ -58,11 +60,13 @@ class Subscription:
         """Is it in force?"""
         return now_s < self.ends_at
 
-    def refund_msat(self, now_s: int) -> int:
-        """What comes back when it is cancelled now."""
+    def refund_msat(self, now_s: int, spent_msat: int = 0) -> int:
+        """What comes back when it is cancelled now, after orders of so much at its prices."""
         price, period_s = self.plan.price_msat, self.ends_at - self.starts_at
         left_s = min(max(self.ends_at - now_s, 0), period_s)
         by_time = price * left_s // period_s if period_s else 0
+        saved = -(-spent_msat * max(0, FULL - self.plan.percent) // self.plan.percent)
+        by_time = min(by_time, max(0, price - saved))
         if not self.plan.quota_msat:
             return by_time
         return min(by_time, price * self.quota_left_msat // self.plan.quota_msat)

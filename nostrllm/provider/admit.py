@@ -22,6 +22,7 @@ from nostrllm.core.order import Order
 from nostrllm.core.pays import Coin
 from nostrllm.core.plan import FULL, Subscription
 from nostrllm.errors import RemoteError
+from nostrllm.ports import Write
 from nostrllm.provider.announce import Announcer
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.form import check_form
@@ -208,6 +209,7 @@ class Admission:
             priority=subscription.plan.priority if subscription else 0,
             known=funds.order.funding == "account"
             or await self._conduct.has_paid(wish.letter.author),
+            beside=_priced_by(subscription),
         )
 
     def _coin(self, wish: Wish, token: Token) -> Coin:
@@ -392,6 +394,13 @@ class Admission:
             body["max_tokens"] = max(1, min(asked, wish.offer.max_tokens, paid_for))
         body["model"] = self._shop.model(wish.offer.id).upstream
         return body
+
+
+def _priced_by(plan: Subscription | None) -> tuple[Write, ...]:
+    """The write that lets an order have a plan's prices only if it is not cancelled meanwhile."""
+    if plan is None or plan.plan.percent == FULL:
+        return ()
+    return (Write("subscription_is", {"id": plan.id}, rows=1),)
 
 
 def _ceiling(wish: Wish, worth_msat: int) -> int:

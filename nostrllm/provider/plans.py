@@ -103,8 +103,10 @@ class Plans:
             if own is None:
                 raise RemoteError("you have no plan", code="plan-unknown")
             now = self._world.now_s()
-            refund = own.refund_msat(now)
-            return over(own, "cancelled", refund, now), refund, None
+            spent = await self._subscribers.spent_msat(own)
+            refund = own.refund_msat(now, spent)
+            held = Write("subscription_spent_is", {"id": own.id, "msat": spent}, rows=1)
+            return [held, *over(own, "cancelled", refund, now)], refund, None
 
         await self._carry_out(letter, change)
 

@@ -406,6 +406,8 @@ def _claimed(conflict: Conflict) -> RemoteError:
         return why
     if conflict.name == "melt_insert":
         return used_before()
+    if conflict.name == "subscription_is":
+        return RemoteError("your plan ended meanwhile; ask again", code="price-changed")
     message = "these coins were used here before"
     return RemoteError(message, code="payment-token-spent", fraud="replay")
 

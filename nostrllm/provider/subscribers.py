@@ -60,6 +60,12 @@ class Subscribers:
             await self._over(rows[0])
         return None
 
+    async def spent_msat(self, own: Subscription) -> int:
+        """What orders have cost since a plan with lower prices began, at those; else 0 will do."""
+        mine = {"author": own.author, "since": own.starts_at}
+        [row] = await self._world.store.read("subscription_spent", **mine)
+        return int(row["msat"])
+
     async def run(self) -> None:
         """Carry out what is due, for ever."""
         while True:

@@ -41,6 +41,19 @@ def test_waiting_never_brings_more_back(price: int, period_s: int, a: int, b: in
     assert bought.refund_msat(NOW - early) == price
 
 
+@given(msat, st.integers(1, 100), msat, st.integers(0, 10**8))
+def test_who_cancels_has_paid_for_what_lower_prices_saved_him(
+    price: int, percent: int, spent: int, passed_s: int
+) -> None:
+    bought = begun("s", "a", Plan("p", price, 86_400, percent=percent), NOW)
+    refund = bought.refund_msat(NOW + passed_s, spent)
+    assert 0 <= refund <= bought.refund_msat(NOW + passed_s)
+    kept, listed = price - refund, spent * 100 // percent
+    assert kept + spent >= min(listed, price + spent)
+    if percent == 100 or not spent:
+        assert refund == bought.refund_msat(NOW + passed_s)
+
+
 def test_a_plan_of_no_time_brings_nothing_back() -> None:
     assert Subscription("s", "a", GOLD, NOW, NOW, 0).refund_msat(NOW) == 0
 

@@ -187,6 +187,20 @@ async def test_half_the_price(relay_url: str, mint_url: str, tmp_path: Path) -> 
         await one.clean()
 
 
+async def test_lower_prices_are_not_had_for_nothing_by_cancelling_after_each_order(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    async with member(relay_url, mint_url, tmp_path) as one:
+        await one.subscribe("half")
+        result = await one.buy()
+        assert result.cost_msat == COST // 2
+        ended = await one.unsubscribe()
+        # 10 sat bought a saving of 12.6: all of the plan's price is used up.
+        assert isinstance(ended, wire.Answer)
+        assert (ended.plan, ended.balance_msat) == (None, 202_000 - COST // 2 - 10_000)
+        await one.clean()
+
+
 async def test_a_standing_order_is_carried_out_once_whatever_crashes(
     relay_url: str, mint_url: str, tmp_path: Path
 ) -> None:

@@ -101,6 +101,24 @@ SELECT * FROM subscription WHERE author = :author AND state = 'active';
 UPDATE subscription SET state = :state, refund_msat = :refund_msat
 WHERE id = :id AND state = 'active' AND quota_left_msat = :quota_left_msat;
 
+-- What the orders since a plan began cost at its prices; those that are not over count in full.
+-- name: subscription_spent
+SELECT coalesce(sum(CASE WHEN state IN ('settled', 'closed') THEN cost_msat ELSE ceiling_msat END), 0)
+    AS msat
+FROM orders WHERE author = :author AND created_at >= :since AND state <> 'refused';
+
+-- name: subscription_spent_is
+SELECT author FROM subscription WHERE id = :id AND :msat = (
+    SELECT coalesce(
+        sum(CASE WHEN orders.state IN ('settled', 'closed') THEN cost_msat ELSE ceiling_msat END), 0
+    )
+    FROM orders
+    WHERE author = subscription.author AND created_at >= starts_at AND orders.state <> 'refused'
+);
+
+-- name: subscription_is
+SELECT id FROM subscription WHERE id = :id AND state = 'active';
+
 -- name: subscription_renew
 UPDATE subscription SET renew = :renew WHERE id = :id AND state = 'active';
 
