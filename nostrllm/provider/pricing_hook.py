@@ -116,6 +116,8 @@ class ScriptHook:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
             await process.wait()
+            # What it left unread, or left to others, keeps its pipes open; only this closes them.
+            process._transport.close()  # type: ignore[attr-defined]
         if code != 0:
             raise WorldError(f"the pricing script ended with {code}")
         try:
