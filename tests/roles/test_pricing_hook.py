@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import sys
 from pathlib import Path
@@ -13,6 +12,7 @@ from nostrllm.core.pricing import Bounds, Fixed
 from nostrllm.core.pricing_state import ServerState
 from nostrllm.errors import ConfigError, WorldError
 from nostrllm.provider.pricing_hook import PythonHook, ScriptHook
+from tests.adapters.relay_scripted import until
 
 pytestmark = pytest.mark.anyio
 
@@ -164,9 +164,8 @@ async def test_a_script_that_hangs_is_killed_with_its_children(tmp_path: Path) -
     )
     with pytest.raises(WorldError, match="too long"):
         await hook.decide(STATE)
-    async with asyncio.timeout(20):  # what is killed is gone when whoever adopted it looks
-        while any(runs(pid) for pid in pids.read_text().split()):
-            await asyncio.sleep(0.05)
+    # what is killed is gone when whoever adopted it looks
+    await until(lambda: not any(runs(pid) for pid in pids.read_text().split()))
 
 
 async def test_a_script_that_is_not_there(tmp_path: Path) -> None:
