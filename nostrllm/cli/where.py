@@ -56,8 +56,11 @@ class Where:
 
         self._main(main)
 
-    def look(self, work: Callable[[Market], Awaitable[Said]]) -> None:
-        """Run `work` with what anybody can see: needs no key and disturbs no other command."""
+    def look(self, work: Callable[[Market], Awaitable[Said | None]]) -> None:
+        """Run `work` with what anybody can see: needs no key and disturbs no other command.
+
+        None: it has said everything itself.
+        """
 
         async def main() -> None:
             from nostrllm.service.market import market
@@ -65,7 +68,7 @@ class Where:
 
             async with market(place(**self._place())) as open_market:
                 said = await work(open_market)
-            if self.json:
+            if self.json and said is not None:
                 print_json(said)
 
         self._main(main)

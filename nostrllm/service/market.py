@@ -12,6 +12,7 @@ from nostrllm.adapters.signer_local import LocalKeyring
 from nostrllm.client import review
 from nostrllm.client.discover import Catalogue, Listing, Offer, chosen
 from nostrllm.client.review import ReadReview
+from nostrllm.client.watch import Seen, watched
 from nostrllm.client.world import Square
 from nostrllm.errors import LocalError
 from nostrllm.service.place import Place
@@ -56,6 +57,10 @@ class Market:
         if not offers:
             raise LocalError("that provider offers nothing now", code="provider-unknown")
         return offers[0]
+
+    def prices(self, model: str, provider: str | None = None) -> AsyncIterator[Seen]:
+        """A model's prices now, and each that is new from then on; of one provider (hex) or all."""
+        return watched(self.square, model, provider)
 
     async def reviews(self, provider: str) -> list[ReadReview]:
         """What people say of a provider: the newest word of each, newest first."""

@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.roles.market import config_text
+from tests.roles.market import MODEL, config_text
 from tests.roles.test_provider_pricing import SCRIPT, WAIT_S, asks
-from tests.roles.test_provider_process import provider
+from tests.roles.test_provider_process import key_of, provider
 
 #: Nothing answers there: these providers sell to nobody.
 ENGINE = "http://127.0.0.1:9/v1"
@@ -38,6 +38,20 @@ def explained_until(folder: Path, enough: Callable[[Any], bool]) -> Any:
         assert time.monotonic() < end, found
         time.sleep(0.2)
     return found
+
+
+def check_follow(relay: str, key: str) -> None:
+    """`nostrllm price --follow` shows the list, and ends when it was told to."""
+    command = [sys.executable, "-m", "nostrllm", "price", MODEL, "--follow", "--lines", "1"]
+    command += ["--relay", relay, "--provider", key]
+    plain, told = (
+        subprocess.run([*command, *more], check=True, capture_output=True, text=True, timeout=60)
+        for more in ([], ["--json"])
+    )
+    assert plain.stdout.split("\t")[1:6] == ["Test Stall", "list", "80 sat", "240 sat", "4 sat"]
+    seen = json.loads(told.stdout)
+    assert (seen["model"], seen["provider"], seen["reasons"]) == (MODEL, key, ["operator"])
+    assert seen["price"]["output"] == 240_000_000
 
 
 def is_published(price: float, found: Any) -> bool:
@@ -63,6 +77,7 @@ def test_a_killed_provider_goes_on_with_its_prices_and_its_changes(
         assert found["pools"]["openai"]["published"] == 4.0
         assert found["changes_left"] == 4
         assert found["changed_at"] == before["changed_at"]
+        check_follow(relay_url, key_of(folder))
         said = called("explain", "--config", str(folder / "provider.toml"))
         assert "published    4.000 × list for operator" in said.stdout
         assert "4 of 6 this hour; a difference of 8 percent is worth one" in said.stdout

@@ -12,10 +12,13 @@ from typing import Any
 
 import pytest
 
+from nostrllm.client.watch import Seen
 from nostrllm.devnet.children import Child
 from nostrllm.errors import ConfigError, RemoteError
 from nostrllm.ports import Filter
 from nostrllm.service.config import ProviderConfig
+from nostrllm.service.market import market
+from nostrllm.service.place import place
 from nostrllm.wire import kinds
 from nostrllm.wire import order as wire
 from nostrllm.wire.announcement import ModelOffer, Price, PricePage, parse_price_page
@@ -271,6 +274,31 @@ async def test_others_prices_are_looked_at(
             while (found := rival(stall)) is None:  # noqa: ASYNC110 (no event says it)
                 await asyncio.sleep(0.1)
         assert found == 3.0
+
+
+async def test_a_client_sees_the_prices_of_lists_and_ticks(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    seen: list[Seen] = []
+    async with (
+        shop(tmp_path, relay_url, mint_url) as (stall, file, _),
+        market(place(relays=[relay_url])) as look,
+    ):
+        steps = iter((2.0, 2.03))  # a change of the list; and one that is told by a tick alone
+        async with asyncio.timeout(WAIT_S):
+            async for one in look.prices(MODEL, stall.pubkey):
+                seen.append(one)
+                if one.price_event is None and seen[-2].price.output == 2 * LIST.output:
+                    if one.price.output == 121_800_000:
+                        break
+                elif one.price_event is not None:
+                    asks(file, next(steps))
+    lists = [one for one in seen if one.price_event]
+    assert [one.price.output for one in lists] == [LIST.output, 2 * LIST.output]
+    assert lists[-1].reasons == ("operator",)
+    assert seen[-1].price_event is None
+    assert seen[-1].wait_s == 0
+    assert {one.provider for one in seen} == {stall.pubkey}
 
 
 def rival(stall: Stall) -> Any:
