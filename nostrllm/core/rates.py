@@ -26,6 +26,11 @@ MSAT_MAX: Final = 10**10
 BTC_MSAT: Final = 10**11
 CENTS: Final = 100
 
+#: A rate so many times the last one, or that part of it, is a source's mistake until the last one
+#: is too old to say anything. By one that is too high a client is credited with sats for a cent,
+#: by one that is too low what is priced in dollars is given away.
+JUMP: Final = 2
+
 
 @dataclass(frozen=True, slots=True)
 class Rate:
@@ -72,6 +77,14 @@ class Guard:
             return None
         msat = -(-rate.msat * (WHOLE_BP + margin_bp) // WHOLE_BP)
         return Rate(msat, rate.at) if MSAT_MIN <= msat <= MSAT_MAX else None
+
+
+def jumped(last: Rate | None, new: Rate, guard: Guard) -> bool:
+    """Is the new one not to be believed beside the last one, which may still be counted?"""
+    if last is None or guard.margin_bp(max(0, new.at - last.at)) is None:
+        return False
+    low, high = sorted((last.msat, new.msat))
+    return high > low * JUMP
 
 
 def moved(old: Rate | None, new: Rate | None, by_bp: int) -> bool:

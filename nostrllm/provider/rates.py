@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 
 import structlog
 
-from nostrllm.core.rates import Rate, moved
+from nostrllm.core.rates import Rate, jumped, moved
 from nostrllm.errors import WorldError
 from nostrllm.provider.shop import Shop, World
 from nostrllm.wire.announcement import Pay
@@ -35,9 +35,15 @@ class RateDesk:
             try:
                 if self._world.rates is None:
                     raise WorldError("there is no source of rates", code="payment-rate-unknown")
-                self._known[unit] = await self._world.rates.latest(unit)
+                rate = await self._world.rates.latest(unit)
             except WorldError as error:
                 log.warning("rate_unknown", unit=unit, why=error.message)
+                continue
+            last = self._known.get(unit)
+            if jumped(last, rate, self._shop.rates.guard):
+                log.error("rate_jumped", unit=unit, msat=rate.msat, last=last and last.msat)
+                continue
+            self._known[unit] = rate
 
     def counted(self) -> dict[str, Rate | None]:
         """What one coin of each unit with a rate counts for now."""

@@ -15,6 +15,7 @@ from nostrllm.core.rates import (
     Rate,
     agreed,
     cent_msat,
+    jumped,
     moved,
 )
 
@@ -121,3 +122,21 @@ def test_sources_agree_on_their_median(found: list[int], at_least: int) -> None:
         assert said is not None
         assert sum(one < said for one in found) <= len(found) // 2
         assert sum(one > said for one in found) <= len(found) // 2
+
+
+@pytest.mark.parametrize(
+    ("last", "new", "is_jump"),
+    [
+        (None, Rate(10_000, NOW), False),
+        (Rate(10_000, NOW), Rate(20_000, NOW + 60), False),
+        (Rate(10_000, NOW), Rate(20_001, NOW + 60), True),
+        (Rate(10_000, NOW), Rate(1_000_000, NOW + 3_600), True),
+        (Rate(10_000, NOW), Rate(1_000_000, NOW + 3_601), False),
+        (Rate(10_000, NOW), Rate(5_000, NOW + 60), False),
+        (Rate(10_000, NOW), Rate(4_999, NOW + 60), True),
+    ],
+)
+def test_a_coin_is_not_suddenly_worth_twice_or_half_as_much(
+    last: Rate | None, new: Rate, is_jump: bool
+) -> None:
+    assert jumped(last, new, GUARD) is is_jump

@@ -225,6 +225,23 @@ async def test_a_list_keeps_its_rate_when_the_rate_has_moved(
         await check_books(text)
 
 
+async def test_a_source_that_is_suddenly_wrong_sells_no_sats_for_a_cent(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    async with scripted(writes) as engine, buying(relay_url, mint_url, tmp_path, amount=0) as buyer:
+        text = town(tmp_path, relay_url, mint_url, engine.url)
+        async with selling(text) as stall:
+            told(tmp_path, USD_PER_BTC // 1_000)  # dollars where it said cents, or so
+            rates = stall.daemon.announcer.rates
+            await rates.look()
+            await stall.daemon.announcer.publish()
+            assert [pay.msat for pay in (await page_of(buyer, stall)).pays or ()] == [None, CENT]
+            _, result = await bought(stall, buyer, encode_token(await cents(buyer)))
+            assert isinstance(result, wire.Result)
+            assert result.credit_msat < CENT
+        await check_books(text)
+
+
 @pytest.mark.parametrize("percent", [50, 150])
 async def test_a_mint_has_its_own_price(
     relay_url: str, mint_url: str, tmp_path: Path, percent: int
