@@ -21,12 +21,12 @@ from nostrllm.service.backend_tables import AnthropicBackend, LlamaBackend, Open
 from nostrllm.service.config import (
     BlockTable,
     LockedTable,
-    ModelTable,
     PlanTable,
     ProviderTable,
     SweepTable,
     TermsTable,
 )
+from nostrllm.service.model_tables import ModelTable, RouteTable
 from nostrllm.service.pricing_tables import PricingTable
 from nostrllm.service.rate_tables import MintTable, RateSourceTable, RatesTable
 from nostrllm.wire import announcement, kinds, order, receipt, tick
@@ -141,7 +141,8 @@ def test_every_field_that_travels_is_explained(message: type[Wire]) -> None:
     }
     prose = re.sub(r"```.*?```", "", PROTOCOL, flags=re.DOTALL)
     named = {part for words in quoted(prose) for part in re.split(r"[^a-z0-9_]+", words.lower())}
-    missing = {name.lower() for name in message.model_fields} - named
+    fields = message.model_fields.items()
+    missing = {(field.serialization_alias or name).lower() for name, field in fields} - named
     assert missing <= (tags if message is announcement.Announcement else set())
 
 
@@ -158,6 +159,7 @@ def test_every_field_of_the_providers_file() -> None:
         "plan": PlanTable,
         "sweep": SweepTable,
         "model": ModelTable,
+        "model.route": RouteTable,
     }
     told: dict[str, set[str]] = {}
     for block in re.split(r"\n\n+", section(OPERATING, "The file")):

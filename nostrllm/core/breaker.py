@@ -1,7 +1,7 @@
 """When to stop asking a back-end that fails, and when to try it again: a circuit breaker.
 
 Pure. Closed: requests pass, and FAILURES_MAX failures in a row open it. Open: nothing passes; after
-a wait it is probed, by something that costs nobody anything. A probe that succeeds puts it on
+a wait it is probed, by something that costs no client anything. A probe that succeeds puts it on
 probation: requests pass, and a single failure opens it again, for twice as long. (Nygard,
 "Release It!", 2nd edition, chapter 5.)
 """
@@ -50,3 +50,7 @@ class Breaker:
     def probed(self) -> Breaker:
         """A probe succeeded: on probation."""
         return Breaker(FAILURES_MAX - 1, None, self.wait_s)
+
+    def hastened(self, now_s: float) -> Breaker:
+        """There is news of it: probe now, and do not wait long after that."""
+        return self if self.passes else replace(self, probe_at=now_s, wait_s=WAIT_S_MIN)

@@ -98,6 +98,7 @@ class Wish:
     chunk_s: float | None = None
     outputs: tuple[BlindedMessage, ...] | None = None
     payer: str | None = None
+    carry_on: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,6 +162,7 @@ class Admission:
             end_by=order.end_by,
             chunk_s=None if order.chunk_ms is None else order.chunk_ms / 1_000,
             outputs=outputs_in(payment) if isinstance(payment, LockedPayment) else None,
+            carry_on=order.carry_on is True,
         )
 
     async def admit(self, wish: Wish) -> Job:
@@ -210,6 +212,7 @@ class Admission:
             known=funds.order.funding == "account"
             or await self._conduct.has_paid(wish.letter.author),
             beside=_priced_by(subscription),
+            carry_on=wish.carry_on,
         )
 
     def _coin(self, wish: Wish, token: Token) -> Coin:

@@ -77,6 +77,7 @@ class Announcer:
         self._nprofile = nprofile
         self._pages: dict[str, PricePage] = {}
         self._current: dict[str, str] = {}  # model id → price page event id
+        self.sells: Callable[[str], bool] = lambda _model_id: True
         self.instance = ""
         self.rates = RateDesk(world, shop, lambda: self.tariff.limiter.use(self._world.now_s()))
         self.tariff = Tariff(world, shop, self.rates.asked)
@@ -196,24 +197,26 @@ class Announcer:
         Raises RemoteError: `price-expired` for a list that is unknown or no longer binding,
         `model-unknown`.
         """
+        known = next((m.offer.id for m in self._shop.models if model_id in m.aliases), model_id)
         for offer in self._binding(price_id).models:
-            if offer.id == model_id:
+            if offer.id == known:
                 return offer
         raise RemoteError(f"no model {model_id[:64]!r} in this price list", code="model-unknown")
 
     def current(self, model_id: str) -> tuple[ModelOffer, str]:
         """A model's price now, and the list that says so.
 
-        Raises RemoteError `model-unknown`, or `model-unavailable` where its price is not known.
+        Raises RemoteError `model-unknown`, or `model-unavailable` where it is not listed: no
+        back-end has it, or its price is not known.
         """
-        self._shop.model(model_id)
-        price_id = self._current.get(model_id)
+        known = self._shop.model(model_id).offer.id
+        price_id = self._current.get(known)
         if price_id is None:
             raise RemoteError(
-                "what this model costs in sats is not known at the moment; try again soon",
+                "this model cannot be had at the moment; take another one, or try again soon",
                 code="model-unavailable",
             )
-        return self.promised(price_id, model_id), price_id
+        return self.promised(price_id, known), price_id
 
     @property
     def offers(self) -> tuple[ModelOffer, ...]:
@@ -250,7 +253,7 @@ class Announcer:
         self._seq += 1
         valid_until = self._world.now_s() + PROMISE_S_MAX
         events, pays = [], self.rates.pays()
-        self._listed = self.tariff.offers()
+        self._listed = [offer for offer in self.tariff.offers() if self.sells(offer.id)]
         pages = price_pages(
             self._listed,
             seq=self._seq,

@@ -1,142 +1,110 @@
-"""The model servers behind the shop: how many answers each writes at once, and whether it is well.
+"""The model servers behind the shop, and which of them an order is given to.
 
-A back-end that fails again and again is asked no more until a probe finds it well; orders for its
-models are refused meanwhile, before anything is taken. What a client can bring about (a prompt that
-is too long, a request the server does not take, a cancel) is no failure of the back-end.
+Orders for a model none of whose routes is well are refused before anything is taken.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-from collections.abc import AsyncGenerator, Mapping
-from dataclasses import dataclass
-from typing import Any, Final
+import hashlib
+from collections.abc import Collection
+from typing import Final
 
-import structlog
-
-from nostrllm.core.breaker import Breaker
-from nostrllm.errors import EngineError, RemoteError
-from nostrllm.ports import Clock, Delta, Engine, Task
+from nostrllm.core.queue import Asked
+from nostrllm.core.registry import Registry
+from nostrllm.core.route import Route
+from nostrllm.errors import RemoteError
+from nostrllm.provider.backend import Backend, BackendStatus
 from nostrllm.provider.shop import Shop, World
-from nostrllm.provider.slots import Slots
+from nostrllm.provider.slots import Seat, Slots
+from nostrllm.provider.ticket import Job
 
-#: What an engine says when it is the engine that failed.
-FAULTS: Final = {"generation-failed", "model-unavailable", "busy"}
 EVERY_S: Final = 1.0
-
-log = structlog.get_logger()
-
-
-@dataclass(frozen=True, slots=True)
-class BackendStatus:
-    """One back-end at a glance; `failures` in a row, an order takes about `service_s`."""
-
-    name: str
-    well: bool
-    slots: int
-    running: int
-    failures: int
-    waiting: int = 0
-    service_s: float = 0.0
-
-
-class Backend:
-    """An engine, the slots and the line before it, and its breaker."""
-
-    def __init__(self, name: str, engine: Engine, slots: Slots, clock: Clock) -> None:
-        self.name = name
-        self.slots = slots
-        self._engine = engine
-        self._clock = clock
-        self._breaker = Breaker()
-        self._running = 0
-
-    @property
-    def well(self) -> bool:
-        """May it be asked?"""
-        return self._breaker.passes
-
-    @property
-    def status(self) -> BackendStatus:
-        """How it stands."""
-        return BackendStatus(
-            self.name,
-            self.well,
-            slots=self.slots.limit,
-            running=self._running,
-            failures=self._breaker.failures,
-            waiting=self.slots.waiting,
-            service_s=round(self.slots.service_s, 1),
-        )
-
-    async def stream(
-        self, body: Mapping[str, Any], task: Task = "chat"
-    ) -> AsyncGenerator[Delta, None]:
-        """See ports.Engine; how it ends is remembered."""
-        self._running += 1
-        try:
-            async with contextlib.aclosing(self._engine.stream(body, task)) as deltas:
-                async for delta in deltas:
-                    yield delta
-            self._breaker = self._breaker.succeeded()
-        except EngineError as error:
-            if error.code in FAULTS:
-                self._failed(error)
-            raise
-        finally:
-            self._running -= 1
-
-    async def probe(self) -> None:
-        """Ask it whether it is well, if it was not and it is time."""
-        if not self._breaker.is_due(self._clock.monotonic()):
-            return
-        try:
-            await self._engine.health()
-        except EngineError as error:
-            self._failed(error)
-        else:
-            self._breaker = self._breaker.probed()
-            log.info("backend_well", backend=self.name)
-
-    def _failed(self, error: EngineError) -> None:
-        before = self._breaker
-        self._breaker = before.failed(self._clock.monotonic())
-        if before.passes and not self._breaker.passes:
-            log.error("backend_ill", backend=self.name, code=error.code, reason=error.message)
+#: Tokens of an answer whose length nobody said.
+ANSWER_TOKENS: Final = 200
 
 
 class Backends:
-    """Every back-end of the shop, by name."""
+    """Every back-end of the shop, by name, and what is known of the routes to them."""
 
     def __init__(self, world: World, shop: Shop) -> None:
         self._clock = world.clock
         self._shop = shop
         self._backends = {
-            name: Backend(name, world.engines[name], self._slots(name, count), world.clock)
+            name: Backend(
+                name,
+                world.engines[name],
+                self._slots(name, count),
+                world.clock,
+                watch_s=shop.watch_s.get(name, 2.0),
+            )
             for name, count in shop.backends.items()
         }
+        self.registry = Registry({model.offer.id: model.ways for model in shop.models})
 
     def _slots(self, name: str, count: int) -> Slots:
         adaptive = name in self._shop.adaptive
         return Slots(count, self._shop.queue_max, self._clock, adaptive=adaptive)
 
-    def of(self, model_id: str) -> Backend:
-        """The back-end that writes for a model. Raises RemoteError `model-unknown`."""
-        return self._backends[self._shop.model(model_id).backend]
+    def at(self, route: Route) -> Backend:
+        """The back-end at the end of a route."""
+        return self._backends[route.backend]
 
     def named(self, name: str) -> Backend:
         """The back-end of this name."""
         return self._backends[name]
 
-    def check(self, model_id: str) -> None:
-        """Refuse before anything is taken. Raises RemoteError `model-unknown`,
+    def sells(self, model_id: str) -> bool:
+        """Can the model be had by any route?"""
+        ways = self.registry.models[self._shop.model(model_id).offer.id]
+        return any(self.at(route).has(route.upstream) for route in ways)
+
+    def check(self, model_id: str, author: str) -> None:
+        """Refuse before anything is looked at. Raises RemoteError `model-unknown`,
+        `model-unavailable`, `busy`."""
+        ways = self._shop.model(model_id).ways
+        well = [self.at(route) for route in ways if self.at(route).has(route.upstream)]
+        if not well:
+            raise _unavailable()
+        refusal: RemoteError | None = None
+        for backend in well:
+            try:
+                backend.slots.check(author)
+            except RemoteError as error:
+                refusal = refusal or error
+            else:
+                return
+        assert refusal is not None
+        raise refusal
+
+    def routes(self, job: Job, without: Collection[Route] = ()) -> list[Route]:
+        """The routes to try for an order, the first one first."""
+
+        def standing(route: Route) -> tuple[bool, float]:
+            backend = self.at(route)
+            well = route not in without and backend.has(route.upstream)
+            return well, backend.slots.wait_s
+
+        answer = int(job.body.get("max_tokens", 0)) or ANSWER_TOKENS
+        return self.registry.order(
+            job.offer.id,
+            standing,
+            tokens=(job.prompt_tokens, min(answer, ANSWER_TOKENS)),
+            draw=_draw(job.id),
+            now_s=self._clock.now(),
+        )
+
+    def seat(self, job: Job, asked: Asked, without: Collection[Route] = ()) -> tuple[Route, Seat]:
+        """A place in the line of the best back-end that has one. Raises RemoteError `busy`,
         `model-unavailable`."""
-        if not self.of(model_id).well:
-            raise RemoteError(
-                "this model cannot be had at the moment; take another one, or try again soon",
-                code="model-unavailable",
-            )
+        refusal: RemoteError | None = None
+        patience_s = job.ticket.deadline - self._clock.now()
+        for route in self.routes(job, without):
+            try:
+                return route, self.at(route).slots.take(asked, patience_s)
+            except RemoteError as error:
+                refusal = refusal or error
+        raise refusal or _unavailable()
 
     @property
     def status(self) -> list[BackendStatus]:
@@ -144,9 +112,25 @@ class Backends:
         return [backend.status for backend in self._backends.values()]
 
     async def run(self) -> None:
-        """Probe those that are not well, for ever."""
+        """Look after each, for ever; one that is slow to answer keeps no other waiting."""
+        async with asyncio.TaskGroup() as group:
+            for backend in self._backends.values():
+                group.create_task(self._look(backend))
+
+    async def _look(self, backend: Backend) -> None:
         while True:
-            async with asyncio.TaskGroup() as group:
-                for backend in self._backends.values():
-                    group.create_task(backend.probe())
+            await backend.look()
             await self._clock.sleep(EVERY_S)
+
+
+def _draw(order_id: str) -> float:
+    """A number in [0, 1) that is the order's own."""
+    digest = hashlib.sha256(order_id.encode()).digest()
+    return int.from_bytes(digest[:6]) / (1 << 48)
+
+
+def _unavailable() -> RemoteError:
+    return RemoteError(
+        "this model cannot be had at the moment; take another one, or try again soon",
+        code="model-unavailable",
+    )

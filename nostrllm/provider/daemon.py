@@ -23,7 +23,7 @@ from nostrllm.provider.accounts import Accounts
 from nostrllm.provider.admit import Admission, Letter, Wish, outputs_in
 from nostrllm.provider.allowances import Allowances
 from nostrllm.provider.announce import Announcer
-from nostrllm.provider.backends import BackendStatus
+from nostrllm.provider.backend import BackendStatus
 from nostrllm.provider.conduct import Conduct
 from nostrllm.provider.deposits import Deposits
 from nostrllm.provider.door import Door
@@ -45,6 +45,7 @@ from nostrllm.provider.requests import Payee, Requests
 from nostrllm.provider.serve import Counter
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
+from nostrllm.provider.stock import Stock
 from nostrllm.provider.subscribers import Subscribers
 from nostrllm.provider.talk import Talk
 from nostrllm.provider.trial import Trials
@@ -96,6 +97,7 @@ class Daemon:
         self._locks = Locks(world, shop, self._key, self.trials)
         self._settler = Settler(world, self._letterbox, self._locks)
         self._counter = Counter(world, shop, self._letterbox, self._settler, self.conduct)
+        self.stock = Stock(world, self.announcer, self._counter.backends)
         self.pricer = Pricer(
             world, shop, self.announcer, self._counter.backends, self._counter.meter
         )
@@ -155,6 +157,7 @@ class Daemon:
         await self.announcer.open()
         await self.quarantine.open()
         self._key.open(self.announcer.instance, await self.announcer.former())
+        await self.stock.open()
         await self.announcer.rates.look()
         await self.pricer.begin()
         await self.announcer.promise()
@@ -178,6 +181,7 @@ class Daemon:
                     self.redeemer.run,
                     self.trials.run,
                     self._counter.backends.run,
+                    self.stock.run,
                 )
             ]
             async with asyncio.TaskGroup() as announcing:
@@ -208,6 +212,7 @@ class Daemon:
 
     async def _drain(self) -> None:
         self._counter.closing = True
+        await self.stock.keep()
         log.info("draining", orders=self._counter.open_orders)
         await self.announcer.close()
         give_up = self._world.clock.monotonic() + self._shop.drain_s

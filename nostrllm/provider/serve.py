@@ -19,14 +19,14 @@ import structlog
 from nostrllm.core import ledger
 from nostrllm.core.lock import is_locked
 from nostrllm.core.order import Failed, Generated, Paid, PaymentRefused, Started
-from nostrllm.core.queue import Asked
 from nostrllm.crypto.bdhke import y_of
 from nostrllm.errors import RemoteError, WorldError
 from nostrllm.ports import Conflict, Signer, Write
 from nostrllm.provider import draw
 from nostrllm.provider.admit import Letter
-from nostrllm.provider.backends import Backend, Backends
+from nostrllm.provider.backends import Backends
 from nostrllm.provider.conduct import Conduct
+from nostrllm.provider.failover import Passage
 from nostrllm.provider.generate import Brake, generate
 from nostrllm.provider.invoices import used_before
 from nostrllm.provider.locked import refused
@@ -34,7 +34,7 @@ from nostrllm.provider.meter import Meter
 from nostrllm.provider.reply import RESULT_KEEP_S, Address, Letterbox
 from nostrllm.provider.settle import Settler
 from nostrllm.provider.shop import Shop, World
-from nostrllm.provider.slots import Metered, Seat
+from nostrllm.provider.slots import Seat
 from nostrllm.provider.stream import ChunkCast
 from nostrllm.provider.ticket import Job, Ticket, Written, post
 from nostrllm.purse import Outcome
@@ -66,8 +66,7 @@ class _Run:
 
     author: str
     brake: Brake
-    seat: Seat
-    backend: Backend
+    passage: Passage
 
 
 class Counter:
@@ -113,15 +112,14 @@ class Counter:
         """Refuse before anything is looked at. Raises RemoteError `busy`, `model-unavailable`."""
         if self.closing:
             raise RemoteError("the provider is closing; ask another one", code="busy")
-        self.backends.check(model_id)
-        self.backends.of(model_id).slots.check(author)
+        self.backends.check(model_id, author)
 
     def cancel(self, order_id: str) -> bool:
         """Stop a running order. False if it is not running here."""
         running = self._running.get(order_id)
         if running is not None:
             running.brake.cancel()
-            running.seat.give_up()
+            running.passage.give_up()
         return running is not None
 
     def _check_author(self, job: Job) -> None:
@@ -133,11 +131,10 @@ class Counter:
     # the line
 
     def _sit_down(self, job: Job) -> _Run:
-        """A place in the line of the back-end. Raises RemoteError `busy`."""
-        backend = self.backends.of(job.ticket.model)
-        asked = Asked(job.id, job.ticket.author, job.prompt_tokens, job.priority, job.known)
-        seat = backend.slots.take(asked, job.ticket.deadline - self._world.clock.now())
-        return _Run(job.ticket.author, Brake(self._world.clock.now), seat, backend)
+        """A place in the line of a back-end. Raises RemoteError `busy`, `model-unavailable`."""
+        clock = self._world.clock
+        passage = Passage(self.backends, clock, job, self._shop.prefixes)
+        return _Run(job.ticket.author, Brake(clock.now), passage)
 
     async def serve(self, job: Job) -> None:
         """Take an admitted order to its end. Raises RemoteError before anything is taken."""
@@ -152,7 +149,7 @@ class Counter:
             if await self._place(job):
                 await self._finish(job, run, session, accepted)
         finally:
-            run.seat.leave()
+            run.passage.leave()
             del self._running[job.id]
 
     async def _finish(self, job: Job, run: _Run, session: Signer, accepted: Event) -> None:
@@ -224,10 +221,10 @@ class Counter:
         cast = ChunkCast(self._world, job.ticket.address, session, job.chunk_s)
         async with asyncio.TaskGroup() as group:
             # The model need not wait until a relay has confirmed this.
-            told = self._tell_accepted(job, run.seat, cast.begun, session, accepted)
+            told = self._tell_accepted(job, run.passage.seat, cast.begun, session, accepted)
             telling = group.create_task(told)
             job, written, event = await self._generate(job, run, cast)
-            run.seat.leave()
+            run.passage.leave()
             await self._settler.settle(job.ticket, event, written)
             telling.cancel()
         await self._weigh(job, event)
@@ -276,15 +273,14 @@ class Counter:
         self, job: Job, run: _Run, cast: ChunkCast
     ) -> tuple[Job, Written, Generated | Failed]:
         """Wait for the turn, and write. Who gives up in the line pays nothing."""
-        turned = await run.seat.turn(job.ticket.deadline - self._world.clock.now())
+        turned = await run.passage.seat.turn(job.ticket.deadline - self._world.clock.now())
         if not turned and run.brake.ending == "cancelled":
             return job, Written(), Failed("cancelled")
         if not turned or self._world.now_s() >= job.ticket.deadline:
             return job, Written(), Failed("deadline")
         job = job.with_order(job.ticket.order.handle(Started()))
         with self.meter.writing(job.ticket.model) as told:
-            engine = Metered(run.backend, run.seat)
-            written, event = await generate(engine, job, run.brake, cast.emit)
+            written, event = await generate(run.passage, job, run.brake, cast.emit)
             told(written.usage)
         await cast.close(failed=isinstance(event, Failed))
         return job, written, event

@@ -6,10 +6,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
+from nostrllm.core.carry_on import Prefix
 from nostrllm.core.money import RATED, UNIT_MSAT
 from nostrllm.core.plan import FULL, Plan
 from nostrllm.core.pricing import Bounds
 from nostrllm.core.rates import Guard
+from nostrllm.core.route import Route
 from nostrllm.core.tariff import Sum
 from nostrllm.errors import RemoteError
 from nostrllm.ports import Clock, Engine, Keyring, Mints, Rates, Relays, Signer, Store
@@ -29,11 +31,17 @@ class Model:
 
     `sum` is its list price, where that is not the one in `offer` because it is pegged; `cost` what
     the work costs the operator.
+    `routes`: all ways to have it written, where there are several. `aliases`: what it answers to
+    besides its id.
     """
 
     offer: ModelOffer
     upstream: str
     backend: str = ""
+    routes: tuple[Route, ...] = ()
+    aliases: tuple[str, ...] = ()
+    licence: str = ""
+    quantisation: str = ""
     sum: Sum | None = None
     cost: Sum | None = None
 
@@ -41,6 +49,11 @@ class Model:
     def is_pegged(self) -> bool:
         """Does it need a rate to be priced?"""
         return any(one is not None and one.unit == "usd" for one in (self.sum, self.cost))
+
+    @property
+    def ways(self) -> tuple[Route, ...]:
+        """Its routes, one at least."""
+        return self.routes or (Route(self.backend, self.upstream),)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +135,8 @@ class Shop:
 
     `payment_msat_max` caps one token, `balance_msat_max` one account: what a client may lose here.
     `backends` says how many answers each back-end writes at once, one that is `adaptive` at most;
-    `queue_max` more orders wait for each. `blocked`: public keys that are not served.
+    `queue_max` more orders wait for each; its models are listed every `watch_s`, and `prefixes` say
+    how it goes on with an answer. `blocked`: public keys that are not served.
     `restored_msat_max`: what all clients together may prove to be owed that a restored store does
     not know of.
     """
@@ -138,6 +152,8 @@ class Shop:
     heartbeat_s: int = 600
     backends: Mapping[str, int] = field(default_factory=lambda: {"": 4})
     adaptive: frozenset[str] = frozenset()
+    watch_s: Mapping[str, float] = field(default_factory=dict)
+    prefixes: Mapping[str, Prefix] = field(default_factory=dict)
     queue_max: int = 32
     orders_per_author_max: int = 16
     payment_msat_max: int = 100_000_000
@@ -219,7 +235,7 @@ class Shop:
     def model(self, model_id: str) -> Model:
         """The model of this id. Raises RemoteError `model-unknown`."""
         for model in self.models:
-            if model.offer.id == model_id:
+            if model.offer.id == model_id or model_id in model.aliases:
                 return model
         raise RemoteError(
             f"there is no model {model_id[:64]!r} here; ask /models", code="model-unknown"

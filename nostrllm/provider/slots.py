@@ -186,15 +186,3 @@ class Seat:
             if error.code == "busy":
                 self._slots.turned_down()
             raise
-
-
-class Metered:
-    """An engine that writes for one seat."""
-
-    def __init__(self, engine: Writer, seat: Seat) -> None:
-        self._engine = engine
-        self._seat = seat
-
-    def stream(self, body: Mapping[str, Any], task: Task = "chat") -> AsyncGenerator[Delta, None]:
-        """See ports.Engine."""
-        return self._seat.stream(self._engine, body, task)

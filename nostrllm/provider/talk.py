@@ -264,7 +264,9 @@ class Talk:
 
     @property
     def _default(self) -> str:
-        return self._shop.models[0].offer.id
+        """The first model that can be had."""
+        offered = self._announcer.offers
+        return offered[0].id if offered else self._shop.models[0].offer.id
 
     def _request(self, pubkey: str, prompt: str, offer: ModelOffer) -> ChatRequest:
         # Half of the window is left for the answer; a token is taken as two characters at worst.

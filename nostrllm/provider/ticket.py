@@ -147,6 +147,7 @@ class Job:
     account pays. `payment` names what pays in the signed acceptance. `body` is what the engine is
     asked, `said_at` when the client wrote. `beside` is committed with the order. `priority` is its
     plan's; its client is `known` if he has paid for an answer before, or an account pays.
+    `carry_on`: he takes an answer that two routes wrote.
     """
 
     ticket: Ticket
@@ -163,6 +164,7 @@ class Job:
     priority: int = 0
     known: bool = False
     beside: tuple[Write, ...] = ()
+    carry_on: bool = False
 
     @property
     def id(self) -> str:

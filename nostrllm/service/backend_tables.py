@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from nostrllm.adapters import anthropic_request
 from nostrllm.adapters.engine_http import Limits
+from nostrllm.core.carry_on import Prefix
 from nostrllm.ports import Task
 
 #: Parameters of a chat request that every OpenAI-compatible server takes.
@@ -28,13 +30,18 @@ PARAMETERS = (
 #: Connections beyond the slots: for probes, and for answers that are just ending.
 SPARE_CONNECTIONS = 4
 
+#: How often a server is asked for its models; see _Remote.watched_every_s.
+NEAR_S = 2.0
+FAR_S = 30.0
+
 Url = Annotated[str, Field(pattern=r"^https?://[^\s]+$", max_length=1_000)]
 Seconds = Annotated[float, Field(gt=0, le=3_600)]
 
 
 class _Backend(BaseModel):
     """What every kind has. `models`: what it calls the models that it serves; `adaptive`: `slots`
-    are the most it is given, and how many it bears is found by its latency."""
+    are the most it is given, and how many it bears is found by its latency; `prefix`: how it is
+    made to go on with an answer that another began."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -44,6 +51,13 @@ class _Backend(BaseModel):
     adaptive: bool = False
     first_token_s: Seconds = 60.0
     idle_s: Seconds = 60.0
+    watch_s: float | None = Field(default=None, ge=1.0, le=3_600)
+    prefix: Prefix = "none"
+
+    @property
+    def watched_every_s(self) -> float:
+        """How often it is asked for its models: a server of one's own every two seconds."""
+        return NEAR_S if self.watch_s is None else self.watch_s
 
     @property
     def parameters(self) -> tuple[str, ...]:
@@ -63,6 +77,12 @@ class _Remote(_Backend):
     key_file: Path | None = None
     key_env: str | None = Field(default=None, pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")
     connect_s: Seconds = 5.0
+
+    @property
+    def watched_every_s(self) -> float:
+        """See _Backend; a stranger's server every half minute."""
+        far = FAR_S if urlsplit(self.url).scheme == "https" else NEAR_S
+        return far if self.watch_s is None else self.watch_s
 
     @property
     def limits(self) -> Limits:

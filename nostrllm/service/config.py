@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,20 +13,18 @@ from nostrllm.adapters.keys_sdk import parse_pubkey
 from nostrllm.core.money import RATED, UNIT_MSAT
 from nostrllm.core.plan import FULL, Plan
 from nostrllm.errors import ConfigError, RemoteError
-from nostrllm.provider.shop import Accept, Exposure, Model, RatePolicy, Shop
+from nostrllm.provider.shop import Accept, Exposure, RatePolicy, Shop
 from nostrllm.service.backend_tables import BackendTable, LlamaBackend
-from nostrllm.service.pricing_tables import PricesTable, PricingTable
+from nostrllm.service.model_tables import ModelTable
+from nostrllm.service.pricing_tables import PricingTable
 from nostrllm.service.rate_tables import MintTable, RatesTable
-from nostrllm.wire.announcement import PAYS_MAX, ModelOffer, Price, Terms
-from nostrllm.wire.message import MSAT_MAX, MintUrl, RelayUrl
+from nostrllm.wire.announcement import PAYS_MAX, Terms
+from nostrllm.wire.message import MintUrl, RelayUrl
 from nostrllm.wire.places import relay_url
 from nostrllm.wire.token import normal_url
 
 #: An announcement names no more.
 MINTS_MAX = 32
-
-#: Stands where a price in dollars is not known yet: it is listed nowhere, and nobody could pay it.
-UNKNOWN = Price(input=MSAT_MAX, output=MSAT_MAX, request=MSAT_MAX)
 
 
 class _Table(BaseModel):
@@ -95,56 +92,6 @@ class SweepTable(_Table):
     threshold_sat: int = Field(ge=1, le=1 << 40)
     keep_sat: int = Field(default=0, ge=0, le=1 << 40)
     every_s: int = Field(default=3_600, ge=10, le=31 * 86_400)
-
-
-class ModelTable(PricesTable):
-    """[[model]]: one model for sale; prices per million tokens, and per request.
-
-    `backend` serves it; without it, the one that lists `upstream` among its models, or the only
-    one.
-    """
-
-    id: str = Field(pattern=r"^[^\s\x00-\x1f]{1,128}$")
-    upstream: str = Field(min_length=1, max_length=256)
-    backend: str | None = Field(default=None, max_length=64)
-    name: str = Field(default="", max_length=128)
-    tier: Literal["simple", "medium", "complex"] = "simple"
-    context: int = Field(ge=16, le=1 << 30)
-    max_tokens: int = Field(default=1_024, ge=1, le=1 << 30)
-    parameters: list[str] | None = Field(default=None, max_length=64)
-    tasks: list[Literal["chat", "completion", "embedding"]] = Field(default=["chat"], min_length=1)
-    modalities: list[Literal["text", "image"]] = Field(default=["text"])
-
-    def model(self, backends: Mapping[str, BackendTable]) -> Model:
-        """As the provider knows it. Raises ConfigError."""
-        backend = self._backend(backends)
-        parameters = backends[backend].parameters if self.parameters is None else self.parameters
-        if unable := set(self.tasks) - set(backends[backend].tasks):
-            raise ConfigError(f"model {self.id}: its backend does no {min(unable)}")
-        asked = self.asked(self.id)
-        offer = ModelOffer(
-            id=self.id,
-            name=self.name,
-            tier=self.tier,
-            context=self.context,
-            max_tokens=min(self.max_tokens, self.context),
-            parameters=list(parameters),
-            tasks=None if self.tasks == ["chat"] else list(self.tasks),
-            modalities=list(self.modalities),
-            price=asked.price(None) or UNKNOWN,
-        )
-        return Model(offer, self.upstream, backend, asked, self.cost(self.id))
-
-    def _backend(self, backends: Mapping[str, BackendTable]) -> str:
-        if self.backend is not None:
-            if self.backend not in backends:
-                raise ConfigError(f"model {self.id}: there is no backend {self.backend!r}")
-            return self.backend
-        listing = [name for name, each in backends.items() if self.upstream in each.models]
-        fitting = listing or list(backends)
-        if len(fitting) != 1:
-            raise ConfigError(f"model {self.id}: name its backend, there are {len(fitting)}")
-        return fitting[0]
 
 
 class PlanTable(_Table):
@@ -235,9 +182,9 @@ class ProviderConfig(_Table):
         """The operator's decisions, as the provider takes them. Raises ConfigError."""
         table = self.provider
         backends = self.backends
-        ids = [model.id for model in self.model]
+        ids = [name for model in self.model for name in (model.id, *model.aliases)]
         if len(set(ids)) != len(ids):
-            raise ConfigError("model: two models have the same id")
+            raise ConfigError("model: two models have the same id or alias")
         try:
             mints, accepts = self._accepts()
             relays = tuple(dict.fromkeys(relay_url(url) for url in table.relays))
@@ -257,6 +204,8 @@ class ProviderConfig(_Table):
             nip04=table.nip04,
             heartbeat_s=table.heartbeat_s,
             backends={name: each.slots for name, each in backends.items()},
+            watch_s={name: each.watched_every_s for name, each in backends.items()},
+            prefixes={name: each.prefix for name, each in backends.items()},
             adaptive=frozenset(name for name, each in backends.items() if each.adaptive),
             queue_max=table.queue_max,
             orders_per_author_max=table.orders_per_author_max,

@@ -39,7 +39,7 @@ class Wire(BaseModel):
 
     def as_json(self) -> str:
         """The shortest JSON text of this object; fields that are None are left out."""
-        return self.model_dump_json(exclude_none=True)
+        return self.model_dump_json(exclude_none=True, by_alias=True)
 
 
 def parse(kind: TypeAdapter[T], text: str | bytes) -> T:

@@ -104,7 +104,8 @@ class Order(_FromClient):
     `price` is the id of the price-list event the client pins; `ceiling_msat` is all he will pay,
     fees included; `deadline` bounds the first token and `end_by` the last; `chunk_ms` None means no
     stream; `c` = sha256(reviewer key ‖ salt) binds the receipt to one reviewer. With `change`
-    lightning, `invoice` (BOLT 11, an exact amount) is paid out of a token's change.
+    lightning, `invoice` (BOLT 11, an exact amount) is paid out of a token's change. With `continue`
+    (`carry_on` here) an answer that breaks off may be gone on with by another model server.
     """
 
     type: Literal["order"] = "order"
@@ -118,6 +119,9 @@ class Order(_FromClient):
     deadline: Seconds
     end_by: Seconds | None = None
     chunk_ms: int | None = Field(default=None, ge=50, le=1000)
+    carry_on: bool | None = Field(
+        default=None, validation_alias="continue", serialization_alias="continue"
+    )
     c: Hex32
 
     @model_validator(mode="after")

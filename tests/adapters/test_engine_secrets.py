@@ -21,7 +21,7 @@ from nostrllm.adapters.engine_openai import OpenAIEngine, Quirks
 from nostrllm.core.breaker import FAILURES_MAX
 from nostrllm.errors import ConfigError, EngineError
 from nostrllm.ports import Engine, Task
-from nostrllm.provider.backends import Backend
+from nostrllm.provider.backend import Backend
 from nostrllm.provider.slots import Slots
 from nostrllm.service.backend_tables import AnthropicBackend, OpenAIBackend
 from nostrllm.service.backends import check_backends

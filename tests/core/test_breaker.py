@@ -56,6 +56,13 @@ def test_on_probation_one_failure_opens_it_for_longer_and_one_success_closes_it(
     assert breaker.succeeded() == Breaker()
 
 
+def test_news_of_it_brings_the_probe_forward() -> None:
+    assert Breaker().hastened(1.0) == Breaker()
+    breaker = opened().failed(WAIT_S_MIN).hastened(7.0)
+    assert breaker.is_due(7.0)
+    assert breaker.failed(7.0).probe_at == 7.0 + WAIT_S_MIN
+
+
 STEPS = st.lists(st.sampled_from(["failed", "succeeded", "probe-ok", "wait"]), max_size=60)
 
 

@@ -85,7 +85,11 @@ def make() -> dict[str, Any]:
         "announcement": _announcement(),
         "price_list": _price_list(),
         "pays": _pays(),
-        "order": {"message": order.model_dump(), "json": order.as_json(), "rumor": _dict(letter)},
+        "order": {
+            "message": order.model_dump(exclude_none=True),
+            "json": order.as_json(),
+            "rumor": _dict(letter),
+        },
         "messages": _messages(letter, signed),
         "parts": [_parts(letter), _parts(_long_letter(order, buyer))],
         "gift_wrap": _gift_wrap(letter, buyer),

@@ -201,14 +201,15 @@ async def test_what_should_be_json_and_is_not_is_free(
 async def test_one_that_fails_is_asked_no_more_until_it_is_well(
     relay_url: str, mint_url: str, tmp_path: Path
 ) -> None:
-    """Its orders are free, then refused with nothing taken, and served again after a probe."""
+    """Its orders are free, then refused with nothing taken, and served again after a probe: one
+    that writes, since it lists its models all the time."""
     well = False
 
     async def script(asked: Wire) -> None:
-        if not well:
-            await asked.status(500)
-        elif asked.path.endswith("/models"):
+        if asked.path.endswith("/models"):
             await asked.status(200, {"data": [{"id": "smollm2"}]})
+        elif not well:
+            await asked.status(500)
         else:
             await asked.open()
             await asked.text("Paris.", finish_reason="stop")

@@ -74,9 +74,48 @@ def test_a_model_belongs_to_the_backend_that_lists_it_or_that_it_names() -> None
     assert parsed(ONE + model("any")).shop("1").models[0].backend == "openai"
 
 
+def test_a_model_has_the_routes_of_all_who_list_it_and_of_its_own_tables() -> None:
+    twice = THREE.replace('models = ["c"]', 'models = ["a", "c"]')
+    more = """
+aliases = ["small-a"]
+weight = 3
+[[model.route]]
+backend = "anthropic"
+upstream = "claude-a"
+cost_output_msat_per_mtok = 7
+version = "2"
+weight = 0
+"""
+    [found] = parsed(THREE + model("a", more)).shop("1").models
+    assert [(way.backend, way.upstream, way.weight, way.version) for way in found.ways] == [
+        ("gpu", "a", 3, ""),
+        ("anthropic", "claude-a", 0, "2"),
+    ]
+    assert found.ways[1].cost.output == 7
+    assert found.aliases == ("small-a",)
+    # What every route takes.
+    assert "max_tokens" in found.offer.parameters
+    assert "seed" not in found.offer.parameters
+    [both] = parsed(twice + model("a")).shop("1").models
+    assert [way.backend for way in both.ways] == ["gpu", "anthropic"]
+    alone = '[[model.route]]\nbackend = "anthropic"'
+    [away] = parsed(THREE + model("x", alone)).shop("1").models
+    assert [way.backend for way in away.ways] == ["anthropic"]
+
+
+def test_how_often_a_server_is_looked_after() -> None:
+    config = parsed(THREE + model("a"))
+    assert config.shop("1").watch_s == {"gpu": 2.0, "anthropic": 30.0, "llamacpp": 2.0}
+    often = parsed(THREE.replace("slots = 3", "watch_s = 9") + model("a"))
+    assert often.shop("1").watch_s["gpu"] == 9.0
+
+
 @pytest.mark.parametrize(
     "text",
     [
+        THREE + model("a", '[[model.route]]\nbackend = "nobody"'),
+        THREE + model("a", '[[model.route]]\nbackend = "gpu"\n[[model.route]]\nbackend = "gpu"'),
+        THREE + model("a", 'aliases = ["a"]'),
         THREE + model("unlisted"),
         THREE + model("a", 'backend = "nobody"'),
         THREE + model("c", 'tasks = ["embedding"]'),

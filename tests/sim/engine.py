@@ -10,6 +10,7 @@ from typing import Any
 
 from nostrllm.errors import EngineError
 from nostrllm.ports import Delta, Load, Task
+from nostrllm.provider.backend import PROBE
 from nostrllm.wire.order import Usage
 from tests.sim.life import Life
 from tests.sim.weather import Weather
@@ -51,7 +52,8 @@ class SimEngine:
         """See ports.Engine."""
         self._life.boundary("before engine")
         question = str(body["messages"][-1]["content"])
-        self._runs[question] += 1
+        if question != PROBE:
+            self._runs[question] += 1
         draw = self._weather.draw
         pause_s = 20.0 if draw("engine_slow") else 0.3
         await asyncio.sleep(self._rng.uniform(0.0, pause_s))

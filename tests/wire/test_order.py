@@ -42,6 +42,17 @@ def test_an_order_reads_and_writes_the_same() -> None:
     assert wire.parse_from_client(order.as_json()) == order
 
 
+def test_an_order_may_be_carried_on() -> None:
+    order = wire.parse_from_client(changed(**{"continue": True}))
+    assert isinstance(order, wire.Order)
+    assert order.carry_on is True
+    assert json.loads(order.as_json())["continue"] is True
+    plain = wire.parse_from_client(json.dumps(ORDER))
+    assert "continue" not in json.loads(plain.as_json())
+    with pytest.raises(RemoteError):
+        wire.parse_from_client(changed(**{"continue": "yes"}))
+
+
 def test_an_account_pays_without_a_token() -> None:
     order = wire.parse_from_client(changed(payment={"kind": "account"}))
     assert isinstance(order, wire.Order)
