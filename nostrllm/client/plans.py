@@ -92,7 +92,7 @@ class Plans:
             await grants.put(PLAN_KEY, wanted.price_msat, period_s, self._world.square.now_s())
         async with self._exchange.buyer.begin("subscribe", offer.provider) as purchase:
             errand = Errand(
-                lambda reply: Subscribe(reply=reply, plan=plan_id, renew=renew),
+                lambda reply: Subscribe(reply=reply, plan=plan_id, renew=renew, price_msat=price),
                 known={"ceiling_msat": price},
             )
             done = await self._exchange.carry_out(offer, purchase, errand)

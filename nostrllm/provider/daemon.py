@@ -379,7 +379,8 @@ class Daemon:
             case wire.Disallow():
                 await self._allowances.disallow(letter, message.key)
             case wire.Subscribe():
-                await self._plans.subscribe(letter, message.plan, renew=message.renew)
+                most = message.price_msat
+                await self._plans.subscribe(letter, message.plan, renew=message.renew, most=most)
             case wire.Unsubscribe():
                 await self._plans.cancel(letter)
 

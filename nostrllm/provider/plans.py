@@ -62,10 +62,13 @@ class Plans:
         own = await self._subscribers.current(author)
         return "\n".join([*lines, "", _own(own)] if own else lines)
 
-    async def subscribe(self, letter: Letter, plan_id: str, *, renew: bool) -> None:
-        """Buy a plan from the balance, or change whether the one there is renewed; and say so.
+    async def subscribe(
+        self, letter: Letter, plan_id: str, *, renew: bool, most: int | None = None
+    ) -> None:
+        """Buy a plan from the balance, for no more than `most` msat, or change whether the one
+        there is renewed; and say so.
 
-        Raises RemoteError (plan-unknown, plan-active, account-insufficient).
+        Raises RemoteError (plan-unknown, plan-active, price-changed, account-insufficient).
         """
         offer = next((plan for plan in self._shop.plans if plan.id == plan_id), None)
 
@@ -79,6 +82,10 @@ class Plans:
                 raise RemoteError("you have another plan; cancel it first", code="plan-active")
             if offer is None:
                 raise RemoteError("there is no such plan; ask /plans", code="plan-unknown")
+            if most is not None and offer.price_msat > most:
+                raise RemoteError(
+                    f"this plan costs {sats(offer.price_msat)} now", code="price-changed"
+                )
             if balance_msat < offer.price_msat:
                 raise RemoteError(
                     f"this plan costs {sats(offer.price_msat)}, your balance is "

@@ -194,11 +194,12 @@ class Disallow(_FromClient):
 
 class Subscribe(_FromClient):
     """Buy a plan from the balance; `renew` is a standing order. For the plan that is in force it
-    changes only that."""
+    changes only that. `price_msat`: no more may come off the balance for it."""
 
     type: Literal["subscribe"] = "subscribe"
     plan: PlanId
     renew: bool = False
+    price_msat: Msat | None = None
 
 
 class Unsubscribe(_FromClient):

@@ -187,6 +187,23 @@ async def test_half_the_price(relay_url: str, mint_url: str, tmp_path: Path) -> 
         await one.clean()
 
 
+async def test_a_plan_costs_no_more_than_was_agreed(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    async with member(relay_url, mint_url, tmp_path) as one:
+        for most in (9_999, 0):
+            refused = await one.subscribe("half", price_msat=most)
+            assert isinstance(refused, wire.Refused)
+            assert refused.problem.code == "price-changed"
+        bought = await one.subscribe("half", price_msat=10_000)
+        assert isinstance(bought, wire.Answer)
+        assert bought.balance_msat == 192_000
+        kept = await one.subscribe("half", renew=True, price_msat=0)
+        assert isinstance(kept, wire.Answer)
+        assert (kept.balance_msat, kept.plan and kept.plan.renew) == (192_000, True)
+        await one.clean()
+
+
 async def test_lower_prices_are_not_had_for_nothing_by_cancelling_after_each_order(
     relay_url: str, mint_url: str, tmp_path: Path
 ) -> None:
