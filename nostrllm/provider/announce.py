@@ -284,6 +284,7 @@ class Announcer:
         await self.rates.run(self._publish_moved)
 
     async def _publish_moved(self) -> None:
+        self.tariff.follow_rate(counted=True)  # one change for coins and for prices
         await self.tariff.save(self.tariff.learned)  # that one of the hour's changes is used
         await self.publish_unless_usurped()
 

@@ -145,7 +145,7 @@ class Pricer:
             await tariff.save({name: pool.learned for name, pool in self._pools.items()})
         if publish and (changed or repegged):
             await self.announcer.publish_unless_usurped()
-        if publish and self.shop.pricing.ticks:
+        if publish and self.shop.pricing.ticks and not self.announcer.usurped:
             await self._tell()
 
     async def _decide(self, name: str, pool: _Pool) -> None:

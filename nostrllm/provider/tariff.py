@@ -126,16 +126,17 @@ class Tariff:
 
     # changes
 
-    def follow_rate(self) -> bool:
-        """Take the rate of now for pegged prices if it has moved, and the hour allows it. True if
-        the list is to be published again. One that is no longer known goes at once, with the models
-        that need it."""
+    def follow_rate(self, *, counted: bool = False) -> bool:
+        """Take the rate of now for pegged prices if it has moved, and the hour allows it, or the
+        change is `counted` already. True if the list is to be published again. A rate that is no
+        longer known goes at once, with the models that need it."""
         if not self._shop.pegged:
             return False
         now, asked = self._world.now_s(), self._asked(PEG)
         if not moved(self.peg, asked, self._shop.rates.moved_bp):
             return False
-        if self.peg is not None and asked is not None and not self.limiter.use(now):
+        known = self.peg is not None and asked is not None
+        if known and not counted and not self.limiter.use(now):
             return False
         log.info("price_pegged", msat=None if asked is None else asked.msat)
         self.peg = asked

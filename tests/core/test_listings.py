@@ -83,6 +83,7 @@ async def test_pages_and_announcement_make_offers(stall: Stall) -> None:
     assert offer.price_event_id == pages[-1].id
     assert (offer.provider, offer.name) == (stall.signer.pubkey, "Stall")
     assert offer.valid_until == NOW + 600
+    assert set(offer.coins) == {("https://mint.example", unit) for unit in ("sat", "msat")}
 
 
 async def test_a_list_that_is_not_the_announced_one_is_no_offer(stall: Stall) -> None:

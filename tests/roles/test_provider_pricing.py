@@ -27,7 +27,7 @@ from tests.adapters.scripted import Wire, scripted
 from tests.roles.market import MODEL, Buyer, Stall, buying, config_text, selling
 from tests.roles.test_provider_orders import writes
 from tests.roles.test_provider_requests import check_books
-from tests.roles.test_provider_units import told
+from tests.roles.test_provider_units import USD_PER_BTC, told, town
 
 LIST = Price(input=20_000_000, output=60_000_000, request=1_000)
 WAIT_S = 30.0
@@ -349,6 +349,23 @@ async def test_prices_in_dollars_follow_the_rate_and_go_when_it_is_stale(
                     await asyncio.sleep(0.1)
             assert stall.daemon.announcer.tariff.limiter.left(stall.world.clock.now()) >= 0
     await check_books(text)
+
+
+async def test_a_rate_that_moves_coins_and_prices_is_one_change(
+    relay_url: str, mint_url: str, tmp_path: Path
+) -> None:
+    text = town(tmp_path, relay_url, mint_url, "http://127.0.0.1:9/v1")
+    text = text.replace("input_msat_per_mtok = 20_000_000", "input_usd_per_mtok = 0.2")
+    text = text.replace("output_msat_per_mtok = 60_000_000", "output_usd_per_mtok = 0.6")
+    text = text.replace("request_msat = 1_000", "")
+    async with selling(text + "\n[pricing]\nevery_s = 0.05\n") as stall:
+        asked, tariff = offered(stall).price.output, stall.daemon.announcer.tariff
+        for step in (1, 2):
+            told(tmp_path, USD_PER_BTC / 2**step)
+            await until_price(stall, asked * 2**step)
+            await asyncio.sleep(0.3)
+            assert tariff.limiter.left(stall.world.clock.now()) == 6 - step
+            assert stall.daemon.announcer.seq == 2 + step
 
 
 async def test_dollars_without_a_rate_are_no_configuration(tmp_path: Path) -> None:
