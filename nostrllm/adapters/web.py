@@ -86,7 +86,10 @@ class PublicWeb:
             status, text = await self._ask("GET", url, None)
             if status not in _MOVED:
                 break
-            url = urljoin(url, text)
+            try:
+                url = urljoin(url, text)
+            except ValueError:  # a place that is none
+                break
         if status >= 500 or status in _MOVED:
             raise WorldError(f"{_host(url)} gives no answer", code="payee-unreachable")
         return text  # an LNURL's refusal may have any status

@@ -80,6 +80,14 @@ async def test_a_redirect_does_not_lead_there_either(tea: Payee) -> None:
             await resolve(web, tea.address, 5_000)
 
 
+async def test_a_redirect_to_what_is_no_place_gives_nothing(tea: Payee) -> None:
+    tea.bent = {"moved": "https://[x/"}
+    async with PublicWeb(local=True) as web:
+        with pytest.raises(WorldError) as caught:
+            await resolve(web, tea.address, 5_000)
+    assert caught.value.code == "payee-unreachable"
+
+
 async def test_a_name_that_leads_there_gives_nothing() -> None:
     async with PublicWeb(WebLimits(total_s=5)) as web:
         with pytest.raises(WorldError) as caught:
