@@ -71,13 +71,19 @@ class Scripted:
 
 
 @asynccontextmanager
-async def scripted(script: Script) -> AsyncIterator[Scripted]:
-    """Serve every request by `script`, one request per connection, then close it."""
+async def scripted(script: Script, *, lists: bool = False) -> AsyncIterator[Scripted]:
+    """Serve every request by `script`, one request per connection, then close it.
+
+    It has no list of models, which a provider asks for now and then, unless the script `lists`.
+    """
     told: Scripted
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             wire = await _request(reader, writer)
+            if wire.path.endswith("/models") and not lists:
+                await wire.status(404)
+                return
             told.asked.append(wire)
             async with asyncio.TaskGroup() as group:
                 listening = group.create_task(_hang_up(reader, told.hung_up))

@@ -179,7 +179,7 @@ async def test_what_should_be_json_and_is_not_is_free(
         await asked.text(said, finish_reason="stop")
         await asked.end()
 
-    async with scripted(script) as server:
+    async with scripted(script, lists=True) as server:
         text = config_text(tmp_path / "stall", [relay_url], mint_url, server.url)
         async with (
             selling(text) as stall,
@@ -215,7 +215,7 @@ async def test_one_that_fails_is_asked_no_more_until_it_is_well(
             await asked.text("Paris.", finish_reason="stop")
             await asked.end()
 
-    async with scripted(script) as server:
+    async with scripted(script, lists=True) as server:
         text = config_text(tmp_path / "stall", [relay_url], mint_url, server.url)
         async with (
             selling(text) as stall,

@@ -103,7 +103,7 @@ async def test_a_route_that_fails_before_its_first_token_is_not_noticed(
         if not await models(asked, "smol"):
             await writes(asked, "It ", "is ", "Paris.")
 
-    async with scripted(first) as one, scripted(second) as other:
+    async with scripted(first, lists=True) as one, scripted(second, lists=True) as other:
         text = text_of(tmp_path / "stall", relay_url, mint_url, one.url, other.url)
         async with (
             selling(text) as stall,
@@ -138,7 +138,7 @@ async def test_after_its_first_token_an_order_is_free_or_carried_on_as_the_clien
         if not await models(asked, "smol"):
             await writes(asked, "Paris", ".", prompt=22)
 
-    async with scripted(first) as one, scripted(second) as other:
+    async with scripted(first, lists=True) as one, scripted(second, lists=True) as other:
         text = text_of(tmp_path / "stall", relay_url, mint_url, one.url, other.url)
         async with (
             selling(text) as stall,
@@ -174,7 +174,7 @@ async def test_a_model_that_no_route_has_is_refused_within_seconds_and_leaves_th
         [page, *_] = await buyer.relays.fetch([wanted])
         return {model.id: model.price for model in parse_price_page(page).models}
 
-    async with scripted(one) as server:
+    async with scripted(one, lists=True) as server:
         text = text_of(tmp_path / "stall", relay_url, mint_url, server.url, server.url)
         async with (
             selling(text) as stall,
