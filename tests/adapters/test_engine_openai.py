@@ -484,7 +484,7 @@ async def test_endless_list_of_models_is_given_up() -> None:
         await asyncio.Event().wait()
 
     for script, list_s in ((huge, 60.0), (slow, 0.5)):
-        async with scripted(script) as server:
+        async with scripted(script, lists=True) as server:
             with pytest.raises(EngineError, match=r"no usable answer|too long"):
                 await OpenAIEngine(server.url, limits=Limits(list_s=list_s)).models()
 
